@@ -8,7 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from .platforms import platform_of
+
 __all__ = ["abs_sq", "safe_increment", "safe_norm", "safe_root_mean_squares"]
+
+SMALL = 4096  # elements up to which an array costs its kernels and not its traffic
 
 
 @functools.cache
@@ -109,8 +113,8 @@ def safe_increment(count: jax.Array) -> jax.Array:
 def norm(x: jax.Array) -> jax.Array:
     """The 2-norm over all elements, for any magnitude that the dtype holds.
 
-    Computed in float32 at least, scaled by the largest element, so that it neither
-    overflows nor underflows; its derivative at zero is zero.
+    Computed in float32 at least, and scaled where the sum of squares overflows or
+    nearly underflows; its derivative at zero is zero.
     """
     root, scale = _scaled_root(x)
     return root * scale
@@ -128,13 +132,55 @@ def _scaled_root(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     real = jnp.finfo(x.dtype)
     if not x.size:
         return jnp.zeros((), real.dtype), jnp.ones((), real.dtype)
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
-    # A power of two, so that the scaling itself rounds nothing. Subnormals (which
-    # XLA flushes to zero) and values near the top stay inside the range.
-    largest = jnp.where(largest > 0, jnp.clip(largest, real.tiny, 1 / real.tiny), 1)
-    scale = jax.lax.reduce_precision(largest, real.nexp, 0)
-    inverse = (1 / scale).astype(x.dtype)
-    return safe_sqrt(jnp.sum(abs_sq(x * inverse))), scale
+    total, scale = _sum_of_squares(x)
+    return safe_sqrt(total), 1 / scale
+
+
+# For sums of squares out of range: the scale for small ones, whose inverse is that for
+# large ones, and the sum below which squares that matter may underflow.
+SCALES = {4: (2.0**80, 2.0**-66), 8: (2.0**600, 2.0**-600)}
+
+
+@jax.custom_jvp
+def _sum_of_squares(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The sum of the squares of `scale * x`, and that scale, a power of two.
+
+    Three sums are one kernel and one pass, but for CPU, where each is a pass: there
+    the second is made only if it must.
+    """
+
+    def again(scale):
+        return jnp.sum(_scaled_sq(x, scale))
+
+    up, small = SCALES[jnp.finfo(x.dtype).dtype.itemsize]
+    total = jnp.sum(abs_sq(x))
+    one = jnp.ones_like(total)
+    scale = jnp.where(total < small, one * up, one)
+    scale = jnp.where(jnp.isinf(total), one / up, scale)
+    if platform_of(x) != "cpu":
+        total = jnp.where(scale > 1, again(up), total)
+        return jnp.where(scale < 1, again(1 / up), total), scale
+    if x.size <= SMALL:
+        return again(scale), scale
+    return jax.lax.cond(scale == 1, lambda: total, lambda: again(scale)), scale
+
+
+@_sum_of_squares.defjvp
+def _sum_of_squares_jvp(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    total, scale = _sum_of_squares(x)
+    pairs = zip(_reals(x), _reals(dx))
+    along = functools.reduce(jnp.add, [a * scale * (b * scale) for a, b in pairs])
+    return (total, scale), (2 * jnp.sum(along), jnp.zeros_like(scale))
+
+
+def _scaled_sq(x: jax.Array, scale: ArrayLike) -> jax.Array:
+    return functools.reduce(jnp.add, [(part * scale) ** 2 for part in _reals(x)])
+
+
+def _reals(x: jax.Array) -> tuple[jax.Array, ...]:
+    """The real and the imaginary part of what is complex."""
+    return (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
 
 
 def safe_norm(

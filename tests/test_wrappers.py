@@ -163,9 +163,85 @@ def test_equals_optax_over_the_same_inner(make, nan_at):
             theirs_params = params
         assert names(ours.init(params)) == names(theirs.init(theirs_params))
         got, want = run(ours, params, grads), run(theirs, theirs_params, grads)
+    got, want = used(got), used(want)
     for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(x, y, rtol=2e-6, atol=4e-7)
     assert names(got[1]) == names(want[1])
+
+
+def used(run):
+    """The accumulators of MultiSteps after a step are for nobody: jopt leaves them."""
+    updates, states = run
+    if not hasattr(states, "acc_grads"):
+        return run
+    done = np.asarray(states.mini_step == 0)
+
+    def one(x):
+        return np.where(done.reshape(-1, *[1] * (x.ndim - 1)), 0, x)
+
+    return updates, states._replace(acc_grads=jax.tree.map(one, states.acc_grads))
+
+
+GATED = [
+    lambda inner: wrappers.multi_steps(inner, 3),
+    lambda inner: wrappers.multi_steps(inner, 1),
+    lambda inner: wrappers.multi_steps(inner, 2, False, wrappers.skip_not_finite),
+    lambda inner: wrappers.apply_if_finite(inner, 2),
+    lambda inner: wrappers.conditionally_mask(inner, at_even),
+    lambda inner: wrappers.conditionally_transform(inner, at_even),
+    lambda inner: wrappers.apply_if_finite(wrappers.multi_steps(inner, 2), 2),
+    lambda inner: jopt.chain(wrappers.multi_steps(inner, 3), jopt.scale(0.5)),
+]
+
+
+@pytest.mark.parametrize("make", GATED)
+def test_the_sum_of_a_gated_step_is_what_apply_updates_would_make(make):
+    tx, grads = make(jopt.adam(0.1)), gradients(NAN_AT)
+
+    def step(apply_updates, carry, g):
+        p, state = carry
+        u, state = tx.update(g, state, p)
+        p = apply_updates(p, u)
+        return (p, state), (p, u)
+
+    def steps(apply_updates, p, grads):
+        one = functools.partial(step, apply_updates)
+        return jax.lax.scan(one, (p, tx.init(p)), grads)[1]
+
+    with loose():
+        known = jax.jit(functools.partial(steps, jopt.apply_updates))(tree(0), grads)
+        added = jax.jit(functools.partial(steps, optax.apply_updates))(tree(0), grads)
+    chex.assert_trees_all_close(known, added, rtol=1e-6, atol=1e-7)
+    assert not jopt.parts.apply._sums, "nothing is kept when the trace is over"
+
+
+def test_a_sum_is_found_for_the_same_parameters_alone():
+    tx = wrappers.multi_steps(jopt.sgd(1.0), 1)
+
+    @jax.jit
+    def step(p, q, g):
+        u, _ = tx.update(g, tx.init(p), p)
+        twice = jax.tree.map(lambda x: 2 * x, u)
+        return [jopt.apply_updates(x, v) for x, v in ((p, u), (q, u), (p, twice))]
+
+    got = step(jnp.float32(1), jnp.float32(10), jnp.float32(3))
+    assert [float(x) for x in got] == [-2, 7, -5]
+
+
+def test_the_inner_state_of_another_library_keeps_its_classes():
+    for tx in (
+        wrappers.multi_steps(jopt.adam(0.1), 2),
+        wrappers.apply_if_finite(jopt.chain(jopt.clip(1.0), jopt.adam(0.1)), 2),
+    ):
+        theirs = {
+            "MultiStepsState": lambda: optax.MultiSteps(optax.adam(0.1), 2),
+            "ApplyIfFiniteState": lambda: optax.apply_if_finite(
+                optax.chain(optax.clip(1.0), optax.adam(0.1)), 2
+            ),
+        }[type(tx.init(tree(0))).__name__]()
+        state = theirs.init(tree(0))
+        _, after = jax.jit(tx.update)(tree(1), state, tree(0))
+        assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
 INNER = jopt.adam(0.1)

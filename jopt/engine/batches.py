@@ -14,10 +14,12 @@ import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import Jaxpr, subjaxprs
 
+from ..numerics import SMALL
+from ..platforms import platform_of
+
 __all__ = ["batch_leaves"]
 
 _CHUNK = 32  # how many arrays are joined in one kernel
-_SMALL = 4096  # elements up to which the copies are cheap
 
 _REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "argmax", "dot_general"}
 
@@ -52,12 +54,10 @@ def batch_leaves(when: bool | None) -> Iterator[None]:
 
 def is_worth_a_batch(types: tuple) -> bool:
     """Whether arrays of these types may be stacked: small ones, none of them split."""
-    wanted = (
-        jax.default_backend() == "cpu" if batching.get() is None else batching.get()
-    )
-    return bool(wanted) and all(
-        x.size <= _SMALL and not any(x.sharding.spec) for x in types
-    )
+    wanted = batching.get()
+    if wanted is None:
+        wanted = platform_of(types[0]) == "cpu"
+    return wanted and all(x.size <= SMALL and not any(x.sharding.spec) for x in types)
 
 
 def reduces(function: Callable, *args) -> bool:

@@ -39,7 +39,7 @@ from ..numerics import (
 from ..parts import chain, identity
 from ..parts.combine import check_transformation
 from ..settings import DECAY, check_integer, check_number
-from ..wrappers.gate import step_if, zeros
+from ..wrappers.gate import step_if
 
 __all__ = [
     "AccumulateAvgUpdatesState",
@@ -187,9 +187,7 @@ def process(
         if ready is None:
             updates, third = after.update(updates, third, params, **extra_args)
         else:
-            updates, third = step_if(
-                ready, after, updates, third, params, extra_args, zeros
-            )
+            updates, third = step_if(ready, after, updates, third, params, extra_args)
         return updates, (first, second, third)
 
     made = Aggregator if of_examples else GradientTransformationExtraArgs

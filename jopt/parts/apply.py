@@ -1,7 +1,11 @@
 """Applying updates to parameters."""
 
+import functools
+import weakref
+
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ..base import Params, Updates
@@ -44,7 +48,26 @@ def _apply_updates(params, updates):
     return leaves.tree(out)
 
 
+# Sums of tracers that are known already: id(u) -> (u, p, p + u), while u lives.
+_sums: dict[int, tuple[weakref.ref, jax.Array, jax.Array]] = {}
+
+
+def remember_sum(params: Params, updates: Updates, new: Params) -> None:
+    """Lets `apply_updates(params, updates)` find `new` in the trace that made it.
+
+    The sums may not have been made from these very tracers: they would live for ever.
+    """
+    leaves, news = Leaves(updates, params), jax.tree.leaves(new)
+    for p, u, new, live in zip(leaves.p, leaves.g, news, leaves.live):
+        if live and isinstance(u, Tracer):
+            drop = functools.partial(_sums.pop, id(u))
+            _sums[id(u)] = weakref.ref(u, drop), p, new
+
+
 def _add(p: jax.Array, u: jax.Array) -> jax.Array:
+    known = _sums.get(id(u))
+    if known is not None and known[1] is p:
+        return known[2]
     dtype = compute_dtype(p.dtype, u.dtype)
     # lax.add and not `+`: traced once for every leaf, this is most of the cost.
     return cast(jax.lax.add(cast(p, dtype), cast(u, dtype)), p.dtype)

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..numerics import cast
+from ..numerics import SMALL, cast
 
 __all__ = []
 
-_SMALL = 4096  # elements up to which equal arrays are joined before they are reduced
 _GROUP = 32  # how many arrays or numbers are joined in one go
 
 
@@ -49,7 +48,7 @@ def _groups(leaves: Sequence[jax.Array]) -> list[list[jax.Array]]:
     """Small arrays of one shape, dtype and sharding together, large ones alone."""
     alike = collections.defaultdict(list)
     for i, x in enumerate(leaves):
-        alike[jax.typeof(x) if x.size <= _SMALL else i].append(x)
+        alike[jax.typeof(x) if x.size <= SMALL else i].append(x)
     return [chunk for group in alike.values() for chunk in _chunks(group)]
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ..numerics import abs_sq, cast, compute_dtype, safe_sqrt
+from ..numerics import SCALES, abs_sq, cast, compute_dtype, safe_sqrt
 from .joined import Joint, joined
 
 __all__ = ["norm"]
@@ -75,11 +75,6 @@ def scaled_norm(
     return jnp.where(total == 0, jnp.ones_like(root), root), scale
 
 
-# The scale for small sums of squares (its inverse is that for large ones), and below
-# which sum: elements that matter there may have squares that underflow.
-_SMALL = {4: (2.0**80, 2.0**-66), 8: (2.0**600, 2.0**-600)}
-
-
 def _sum_of_squares(tree: Any, axis_name: Any) -> tuple[jax.Array, jax.Array]:
     """The sum of the squares of `scale * x`, and that scale."""
     leaves = [as_inexact(x) for x in jax.tree.leaves(tree)]
@@ -90,7 +85,7 @@ def _sum_of_squares(tree: Any, axis_name: Any) -> tuple[jax.Array, jax.Array]:
         return total if axis_name is None else jax.lax.psum(total, axis_name)
 
     total = sum_of_squares(None)
-    up, small = _SMALL[dtype.itemsize]
+    up, small = SCALES[dtype.itemsize]
     exact = jnp.isfinite(total) & (total > small)
     scale = jnp.where(total > 1, 1 / up, up).astype(dtype)
     rescaled = jax.lax.cond(exact, lambda: total, lambda: sum_of_squares(scale))

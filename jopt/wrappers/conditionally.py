@@ -15,7 +15,7 @@ from ..base import (
 from ..engine import transformation
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
-from .gate import check_state, step_if, zeros
+from .gate import check_state, step_if
 
 __all__ = [
     "ConditionFn",
@@ -119,7 +119,7 @@ def conditionally_mask(
         inner,
         should_transform_fn,
         forward_extra_args,
-        otherwise=zeros,
+        otherwise=None,
     )
 
 
@@ -129,7 +129,7 @@ def _conditionally(
     inner: GradientTransformation,
     should_transform_fn: Callable[..., jax.Array],
     forward_extra_args: bool,
-    otherwise: Callable[[Any], Any],
+    otherwise: Callable[[Any], Any] | None,
 ) -> GradientTransformationExtraArgs:
     check_transformation(name, "inner", inner)
     if not callable(should_transform_fn):

@@ -5,12 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ..base import GradientTransformationExtraArgs, OptState, Params, Updates
-from ..engine.leaves import is_inexact
-from ..tree import explain
+from ..engine.leaves import Leaves, is_inexact
+from ..engine.types import in_types_of, is_array, keep_types, strong
+from ..parts.apply import apply_updates, remember_sum
 from ..tree.joined import Joint, joined
 
 __all__ = []
@@ -32,15 +33,63 @@ def step_if(
     state: OptState,
     params: Params | None,
     extra_args: dict[str, Any],
-    otherwise: Callable[[Updates], Updates],
+    otherwise: Callable[[Updates], Updates] | None = None,
 ) -> tuple[Updates, OptState]:
-    """A step of `inner` if the condition holds; else its state stays, bit for bit."""
+    """A step of `inner` if the condition holds; else its state stays, bit for bit.
+
+    The updates are then what `otherwise` makes of the gradients, zeros if `None`.
+    """
 
     def step():
         new, after = inner.update(updates, state, params, **extra_args)
-        return keep_types(new, updates), keep_types(after, state)
+        return keep_types(new, updates), in_types_of(state, after)
 
-    return choose(condition, lambda: (otherwise(updates), state), step)
+    def stay():
+        return None if otherwise is None else otherwise(updates), state
+
+    return choose_step(condition, updates, params, stay, step)
+
+
+def choose_step(
+    index: ArrayLike,
+    updates: Updates,
+    params: Params | None,
+    *steps: Callable[[], tuple[Updates | None, OptState]],
+) -> tuple[Updates, OptState]:
+    """The updates and the state of the step of that number; `None` are no updates.
+
+    Each branch adds its updates to the parameters as well, for `apply_updates` to find:
+    where nothing is updated the parameters are not touched, and what a step makes is
+    used where it is made. Whatever is not used then, JAX leaves out.
+    """
+    addable = len(steps) > 1 and _are_addable(params, updates)
+
+    def with_sum(step):
+        def results():
+            u, state = step()
+            if u is None:
+                return zeros(updates), state, params if addable else None
+            return u, state, apply_updates(params, u) if addable else None
+
+        return results
+
+    u, state, new = choose(index, *map(with_sum, steps))
+    if addable:
+        remember_sum(params, u, new)
+    return u, state
+
+
+def _are_addable(params: Params | None, updates: Updates) -> bool:
+    """Whether the sum can be computed in a trace, where alone it is of use."""
+    if jax.config.jax_disable_jit or not any(
+        isinstance(x, Tracer) for x in jax.tree.leaves(params)
+    ):
+        return False
+    try:
+        Leaves(updates, params)
+    except (ValueError, TypeError):
+        return False  # these are no updates of the parameters
+    return True
 
 
 def choose(index: ArrayLike, *branches: Callable[[], Any]) -> Any:
@@ -64,36 +113,6 @@ def choose(index: ArrayLike, *branches: Callable[[], Any]) -> Any:
 def zeros(updates: Updates) -> Updates:
     """Updates that change nothing."""
     return jax.tree.map(lambda g: jnp.zeros_like(g) if is_live(g) else g, updates)
-
-
-def keep_types(new: Any, old: Any) -> Any:
-    """`new` in the dtypes of `old`: what is carried from step to step never changes."""
-
-    def one(x, y):
-        if not is_array(y):
-            return x
-        x, dtype = jnp.asarray(x), jnp.asarray(y).dtype
-        return strong(x if x.dtype == dtype else x.astype(dtype))
-
-    if jax.tree.structure(new) != jax.tree.structure(old):
-        raise ValueError(
-            explain("what the inner update returned", new, "its input", old)
-        )
-    return jax.tree.map(one, new, old)
-
-
-def strong(x: Any) -> Any:
-    """The array without the weak type that numbers of Python give."""
-    if not isinstance(x, jax.Array) or not jax.typeof(x).weak_type:
-        return x
-    return jax.lax.convert_element_type(x, x.dtype)
-
-
-def is_array(x: Any) -> bool:
-    """Whether it is an array or a number that JAX can compute with."""
-    if isinstance(x, (np.ndarray, np.generic)):
-        return x.dtype != jax.dtypes.float0 and x.dtype.kind not in "OSU"
-    return isinstance(x, (jax.Array, bool, int, float, complex))
 
 
 def is_live(x: Any) -> bool:

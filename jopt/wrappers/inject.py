@@ -22,10 +22,11 @@ from ..base import (
 )
 from ..engine import from_plan, scalar
 from ..engine.stages import plan_of
+from ..engine.types import in_types_of, keep_types, strong
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
 from ..tree.selection import is_function
-from .gate import check_state, keep_types, strong
+from .gate import check_state
 
 __all__ = [
     "InjectHyperparamsState",
@@ -296,7 +297,7 @@ def _make(
             count=safe_increment(state.count),
             hyperparams=values,
             hyperparams_states=keep_types(states, state.hyperparams_states),
-            inner_state=keep_types(inner_state, state.inner_state),
+            inner_state=in_types_of(state.inner_state, inner_state),
         )
 
     # A first call, so that a number out of its range is refused here.

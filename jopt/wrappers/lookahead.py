@@ -15,10 +15,11 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves
+from ..engine.types import in_types_of
 from ..numerics import cast, compute_dtype
 from ..parts.combine import check_transformation
 from ..settings import COUNT, FRACTION, check_integer
-from .gate import check_state, choose, keep_types, zeros
+from .gate import check_state, choose, zeros
 
 __all__ = ["LookaheadParams", "LookaheadState", "lookahead"]
 
@@ -111,7 +112,7 @@ def lookahead(
         updates, fast_state = fast.update(
             updates, state.fast_state, params.fast, **extra_args
         )
-        fast_state = keep_types(fast_state, state.fast_state)
+        fast_state = in_types_of(state.fast_state, fast_state)
         steps = state.steps_since_sync + 1
 
         def go_on():
@@ -121,7 +122,7 @@ def lookahead(
         def synchronize():
             after = fast_state
             if reset_state:
-                after = keep_types(fast.init(params.fast), fast_state)
+                after = in_types_of(fast_state, fast.init(params.fast))
             return _meet(updates, params, slow_step_size), state._replace(
                 fast_state=after, steps_since_sync=jnp.zeros_like(steps)
             )

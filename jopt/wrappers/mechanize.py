@@ -15,6 +15,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves
+from ..engine.types import in_types_of
 from ..engine.whole import per_tree
 from ..parts.combine import check_transformation
 from ..settings import POSITIVE, check_integer
@@ -108,10 +109,10 @@ def mechanize(
             )
         leaves = Leaves(updates, params)
         gs = [g for g, live in zip(leaves.g, leaves.live) if live]
-        base_state = state.base_optimizer_state
-        u, base_state = base.update(updates, base_state, params, **extra_args)
+        old = state.base_optimizer_state
+        u, new = base.update(updates, old, params, **extra_args)
         u, now = bets.update(u, _Bets(*state[1:]), params, gradients=gs)
-        return u, type(state)(base_state, *now)
+        return u, type(state)(in_types_of(old, new), *now)
 
     return GradientTransformationExtraArgs(init, update)
 

@@ -18,18 +18,12 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves, is_complex
+from ..engine.types import in_types_of, is_array, keep_types
 from ..numerics import abs_sq, compute_dtype, safe_increment
 from ..parts.combine import check_transformation
 from ..settings import check_floating_dtype, check_integer
 from ..tree import explain, spell
-from .gate import (
-    check_state,
-    choose,
-    is_array,
-    keep_types,
-    live_leaves,
-    zeros,
-)
+from .gate import check_state, choose_step, live_leaves, zeros
 
 __all__ = [
     "MultiSteps",
@@ -182,37 +176,35 @@ def multi_steps(
     def update(updates, state, params=None, **extra_args):
         check_state("multi_steps", state, MultiStepsState)
 
-        def step(grads, acc):
+        def step(grads):
             new, inner = opt.update(grads, state.inner_opt_state, params, **extra_args)
+            # The accumulators are left as they are, which costs no traffic: the next
+            # call begins anew, whatever they hold.
             return keep_types(new, updates), state._replace(
                 mini_step=jnp.zeros_like(state.mini_step),
                 gradient_step=safe_increment(state.gradient_step),
-                inner_opt_state=keep_types(inner, state.inner_opt_state),
-                acc_grads=acc,
+                inner_opt_state=in_types_of(state.inner_opt_state, inner),
             )
 
         def collect():
             _, acc = _accumulate(updates, state, params, use_grad_mean)
             mini_step = safe_increment(state.mini_step)
-            return zeros(updates), state._replace(mini_step=mini_step, acc_grads=acc)
+            return None, state._replace(mini_step=mini_step, acc_grads=acc)
 
         def step_with_all():
-            grads, acc = _accumulate(updates, state, params, use_grad_mean)
-            return step(grads, zeros(acc))
+            return step(_accumulate(updates, state, params, use_grad_mean)[0])
 
         if every_k_schedule == 1:
-            # The accumulators stay in the state, so that it has one structure for
-            # every k and a checkpoint fits when k changes, but nothing reads or
-            # writes them: compiled, with the state donated, they cost no traffic.
-            choices, which = (lambda: step(updates, state.acc_grads),), 0
+            choices, which = (lambda: step(updates),), 0
         else:
             k = _every_k(every_k_schedule, state.gradient_step)
             choices, which = (collect, step_with_all), state.mini_step + 1 >= k
         if should_skip_update_fn is None:
-            return choose(which, *choices)
+            return choose_step(which, updates, params, *choices)
         skip, skip_state = should_skip_update_fn(updates, state.gradient_step, params)
         which = jnp.where(skip, 0, jnp.asarray(which, jnp.int32) + 1)
-        new, state = choose(which, lambda: (zeros(updates), state), *choices)
+        choices = (lambda: (None, state), *choices)
+        new, state = choose_step(which, updates, params, *choices)
         return new, state._replace(skip_state=keep_types(skip_state, state.skip_state))
 
     return GradientTransformationExtraArgs(init, update)
@@ -266,7 +258,8 @@ def _accumulate(
             )
         g = g.astype(acc.dtype)
         n = (state.mini_step + 1).astype(acc.dtype)
-        leaves.g[i] = accs[i] = acc + (g - acc) / n if mean else acc + g
+        new = acc + (g - acc) / n if mean else acc + g
+        leaves.g[i] = accs[i] = jnp.where(state.mini_step == 0, g, new)
     return leaves.tree(leaves.g), leaves.tree(accs)
 
 

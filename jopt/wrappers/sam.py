@@ -15,12 +15,12 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves
+from ..engine.types import in_types_of, keep_types
 from ..engine.whole import per_tree
 from ..numerics import cast, compute_dtype
 from ..parts.combine import check_transformation
 from ..settings import check_integer
-from .gate import check_state, choose, is_live, keep_types
-from .schedule_free import in_types_of
+from .gate import check_state, choose_step, is_live
 
 __all__ = ["SAMState", "sam"]
 
@@ -145,7 +145,7 @@ def sam(
             u, new = descend(g, state, p, extra_args)
             return _from(q, p, u), new
 
-        u, state = choose(last, up, down)
+        u, state = choose_step(last, g, q, up, down)
         steps = jnp.where(last, 0, state.steps_since_sync + 1)
         return u, state._replace(steps_since_sync=steps, cache=now.cache)
 

@@ -16,6 +16,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves
+from ..engine.types import in_types_of, keep_types
 from ..engine.whole import per_tree, setting_at
 from ..numerics import cast, compute_dtype, safe_increment
 from ..optimizers.rmsprop import scale_by_rms
@@ -25,7 +26,7 @@ from ..parts.decay import add_decayed_weights
 from ..parts.scale import descend
 from ..schedules import warmup_constant_schedule
 from ..settings import FINITE, Range
-from .gate import check_state, keep_types
+from .gate import check_state
 
 __all__ = [
     "ScheduleFreeState",
@@ -152,12 +153,6 @@ def schedule_free(
         )
 
     return GradientTransformationExtraArgs(init, update)
-
-
-def in_types_of(old: OptState, new: OptState) -> OptState:
-    """`new` in the dtypes of `old`, which may be of another library's classes."""
-    leaves, treedef = jax.tree.flatten(new)
-    return treedef.unflatten(keep_types(leaves, jax.tree.leaves(old)))
 
 
 def _average(b1, power, state_dtype) -> GradientTransformationExtraArgs:

@@ -13,8 +13,9 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves, is_complex
+from ..engine.types import is_array
 from ..parts.combine import check_transformation
-from .gate import check_state, is_array
+from .gate import check_state
 
 __all__ = ["SplitRealAndImaginaryState", "split_real_and_imaginary"]
 

@@ -188,15 +188,6 @@ def precision_of(gradient: Updates) -> np.dtype:
     return compute_dtype(jnp.float32, *reals)
 
 
-def in_types_of(old: Any, new: Any) -> Any:
-    """The new state in the dtypes and classes of the old, whoever made that."""
-    leaves, structure = jax.tree.flatten(old)
-    news = zip(jax.tree.leaves(new), leaves)
-    return structure.unflatten(
-        [x.astype(jax.dtypes.result_type(like)) for x, like in news]
-    )
-
-
 def report(
     where: str, failed: jax.Array, line: Line, eta: jax.Array, value: jax.Array
 ) -> None:

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from ...base import GradientTransformationExtraArgs, Updates
 from ...engine import transformation
+from ...engine.types import in_types_of
 from ...settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range
-from .line import Line, in_types_of, no_gradient, precision_of, report
+from .line import Line, no_gradient, precision_of, report
 
 __all__ = [
     "ScaleByZoomLinesearchState",

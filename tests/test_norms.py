@@ -1,0 +1,77 @@
+"""Norms of one array: any magnitude, every platform's way of summing, derivatives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jopt import numerics
+from jopt.platforms import platform_of
+
+RNG = np.random.default_rng(0)
+SMALL, LARGE = RNG.normal(size=(3, 5)), RNG.normal(size=(70, 70))
+
+platforms = pytest.mark.parametrize("platform", ["cpu", "tpu"])
+
+
+@pytest.fixture
+def on(monkeypatch, platform):
+    monkeypatch.setattr(numerics, "platform_of", lambda x: platform)
+
+
+@platforms
+@pytest.mark.usefixtures("on")
+@pytest.mark.parametrize("x", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("size", [1e-37, 1e-30, 1e-10, 1.0, 1e10, 1e25, 3e37])
+def test_for_any_magnitude(platform, x, size):
+    x = x / np.abs(x).max() * size
+    given = jnp.asarray(x, jnp.float32)
+    want = np.sqrt(np.mean(x**2))
+    assert float(numerics.rms(given)) == pytest.approx(want, rel=2e-6)
+    if want * np.sqrt(x.size) < 3e38:
+        want = np.linalg.norm(x.ravel())
+        assert float(numerics.norm(given)) == pytest.approx(want, rel=2e-6)
+
+
+@platforms
+@pytest.mark.usefixtures("on")
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e25])
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_the_derivative_is_the_direction(platform, size, dtype):
+    x = SMALL + (1j * SMALL[::-1] if dtype == np.complex64 else 0)
+    given = jnp.asarray(x * size, dtype)
+    want = np.conj(x) / np.linalg.norm(x.ravel())
+    np.testing.assert_allclose(jax.grad(numerics.norm)(given), want, rtol=1e-5)
+    assert not np.any(jax.grad(numerics.norm)(jnp.zeros((3, 5), dtype)))
+
+
+@platforms
+@pytest.mark.usefixtures("on")
+def test_what_is_not_finite_shows(platform):
+    for x, want in ((np.inf, np.inf), (np.nan, np.nan), (0.0, 0.0)):
+        given = jnp.asarray([1.0, x]) if x else jnp.zeros(2)
+        np.testing.assert_array_equal(numerics.norm(given), want)
+
+
+@platforms
+@pytest.mark.usefixtures("on")
+def test_rows_of_a_batch_are_scaled_each_by_itself(platform):
+    rows = jnp.asarray([1e-30, 1.0, 1e30])[:, None] * jnp.asarray([[3.0, 4.0]])
+    got = jax.vmap(numerics.norm)(rows)
+    np.testing.assert_allclose(got, [5e-30, 5, 5e30], rtol=1e-6)
+
+
+def test_a_program_is_made_for_the_platform_of_its_mesh():
+    topologies = pytest.importorskip("jax.experimental.topologies")
+    pytest.importorskip("libtpu", reason="it knows the TPU's topologies")
+    chips = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+    mesh = jax.sharding.Mesh(np.array(chips.devices[:1]), ("chips",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    seen = []
+
+    def look(x):
+        seen.append(platform_of(x))
+        return x
+
+    jax.jit(look).trace(jax.ShapeDtypeStruct((2,), np.float32, sharding=sharding))
+    assert [*seen, platform_of(jnp.ones(2))] == ["tpu", "cpu"]
