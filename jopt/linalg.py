@@ -13,7 +13,7 @@ from .settings import check_integer
 
 __all__ = ["matrix_inverse_pth_root", "orthogonalize", "power_iteration"]
 
-# Coefficients (a, b, c) of x <- a x + (b s + c s s) x with s = x x^T, by name.
+# Coefficients (a, b, c) of x <- a x + (b s + c s s) x with s = x x^H, by name.
 COEFFICIENTS = {
     "standard": ((3.4445, -4.7750, 2.0315),),  # Jordan 2024, tuned for five steps
     "dion": (  # one set a step, without the noise of the standard one at its end
@@ -37,7 +37,7 @@ def orthogonalize(
     """The orthogonal factor of each matrix, nearly: its singular values become about 1.
 
         x <- x / (|x| + eps)
-        x <- a x + (b s + c s s) x,    s = x x^T,    for (a, b, c) of each step
+        x <- a x + (b s + c s s) x,    s = x x^H,    for (a, b, c) of each step
 
     Args:
         x: matrices, `[..., m, n]`; they are transposed for the work if m > n.
@@ -69,6 +69,13 @@ def orthogonalize(
         )
     if not x.size:
         return x
+    if jnp.iscomplexobj(x):  # real factors of complex arrays are right, strict or not
+        with jax.numpy_dtype_promotion("standard"):
+            return _orthogonalize(x, coefficients, preconditioning, eps)
+    return _orthogonalize(x, coefficients, preconditioning, eps)
+
+
+def _orthogonalize(x, coefficients, preconditioning: str, eps: float) -> jax.Array:
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     if preconditioning == "frobenius":
@@ -87,7 +94,7 @@ def orthogonalize(
 
 
 def _first_scale(s: jax.Array, preconditioning: str, eps: float) -> jax.Array:
-    """Factors of the rows of x, from s = x x^T, that bring its norm below one."""
+    """Factors of the rows of x, from s = x x^H, that bring its norm below one."""
     if preconditioning == "aol":
         size = jnp.sum(jnp.abs(s), axis=-1, keepdims=True)
     else:

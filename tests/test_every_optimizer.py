@@ -368,6 +368,35 @@ def test_odd_leaves(row):
 
 
 @rows
+def test_complex_parameters(row):
+    """Real numbers in a complex dtype take real ones' steps; others are finite."""
+    tx, (params, grads) = row.make(), params_and_grads(steps=2)
+    real_part = functools.partial(jax.tree.map, jnp.real)
+
+    def extra(p):
+        given = row.extra(real_part(p)) if row.extra else {}
+        return {k: of_real(x) if callable(x) else x for k, x in given.items()}
+
+    def of_real(function):
+        return lambda p, *args: function(real_part(p), *args)
+
+    @jax.jit
+    def both(params, grads):
+        turned = jax.tree.map(jax.lax.complex, params, params)
+        as_complex = functools.partial(jax.tree.map, lambda x: x.astype(jnp.complex64))
+        runs = (params, grads), (as_complex(params), as_complex(grads))
+        runs += ((turned, as_complex(grads)),)
+        return [optimize(tx, *run, extra)[0] for run in runs]
+
+    real, same, turned = both(params, grads)
+    assert_close(real_part(same), real, row.f32_rtol)
+    for x, y in zip(jax.tree.leaves(same), jax.tree.leaves(turned)):
+        assert x.dtype == y.dtype == jnp.complex64
+        assert np.max(np.abs(np.imag(x))) < 1e-12
+        assert np.all(np.isfinite(y))
+
+
+@rows
 def test_masked_equals_alone(row):
     if row.whole_tree or row.extra or "nois" in row.name:
         pytest.skip("it looks at the whole tree")

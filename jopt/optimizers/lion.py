@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from ..base import GradientTransformationExtraArgs, MaskOrFn, ScalarOrSchedule, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import ema
+from ..parts.clip import clip_elements
 from ..parts.scale import descend
 from ..settings import POSITIVE
 
@@ -64,7 +65,7 @@ def scale_by_lion(
     signs = dict(
         hard=jnp.sign,
         smooth=lambda x: jnp.tanh(smooth_beta * x),
-        refined=lambda x: jnp.clip(x, -1, 1),
+        refined=lambda x: clip_elements(x, 1),
     )
     if mode not in signs:
         raise ValueError(f"scale_by_lion: mode must be in {list(signs)}, got {mode!r}")

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 
 from .. import tree
 from ..base import (
+    EmptyState,
     GradientTransformation,
     GradientTransformationExtraArgs,
     MaskOrFn,
@@ -18,6 +19,7 @@ from ..base import (
 )
 from ..engine import per_leaf, transformation
 from ..numerics import cast, ema, one_minus_power
+from ..parts.clip import clip
 from ..parts.scale import descend
 from ..settings import NOT_NEGATIVE, POSITIVE, check_integer
 
@@ -180,7 +182,7 @@ def scale_by_sophia(
         if bound is not None:
             if verbose and print_win_rate_every_n_steps > 0:
                 _print_win_rate(u, bound, moments.count, print_win_rate_every_n_steps)
-            u = jax.tree.map(lambda x: jnp.clip(x, -bound, bound), u)
+            u, _ = clip(bound).update(u, EmptyState())
 
         def estimate():
             h, fn_state = estimator.update(

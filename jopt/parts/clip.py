@@ -45,9 +45,7 @@ def clip(max_delta: float) -> GradientTransformationExtraArgs:
     """
 
     def clip(g, p, max_delta):
-        if jnp.iscomplexobj(g):
-            return shrink(g, jnp.abs(g), max_delta)
-        return jnp.clip(g, -max_delta, max_delta)
+        return clip_elements(g, max_delta)
 
     return stateless_leaf(clip, each=lambda: max_delta)
 
@@ -123,6 +121,13 @@ def clip_by_block_rms(threshold: float) -> GradientTransformationExtraArgs:
         return shrink(g, rms(g), threshold)
 
     return stateless_leaf(clip_by_block_rms, each=lambda: threshold)
+
+
+def clip_elements(x: jax.Array, bound: ArrayLike) -> jax.Array:
+    """Every element within `[-bound, bound]`, a complex one in absolute value."""
+    if jnp.iscomplexobj(x):
+        return shrink(x, jnp.abs(x), bound)
+    return jnp.clip(x, -bound, bound)
 
 
 def shrink(g: jax.Array, size: jax.Array, most: ArrayLike) -> jax.Array:

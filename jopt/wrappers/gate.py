@@ -81,7 +81,7 @@ def choose_step(
 
 def _are_addable(params: Params | None, updates: Updates) -> bool:
     """Whether the sum can be computed in a trace, where alone it is of use."""
-    if jax.config.jax_disable_jit or not any(
+    if getattr(jax.config, "jax_disable_jit", False) or not any(
         isinstance(x, Tracer) for x in jax.tree.leaves(params)
     ):
         return False
