@@ -199,6 +199,9 @@ def dimension_numbers(spec: WeightDimNumOrFn, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(find, tree)
 
 
+_LARGE = 2**20  # elements of a batch that to copy once more would not pay for
+
+
 def _in_batches(function: Callable, leaves: Leaves, numbers: list) -> None:
     """Applies a function of matrices to all leaves, those of one size together."""
     stacks = collections.defaultdict(list)
@@ -213,8 +216,9 @@ def _in_batches(function: Callable, leaves: Leaves, numbers: list) -> None:
         x = stack([flat for *_, flat in members])
         x = x.reshape(len(members) * sizes[0], *sizes[1:])
         x = x.mT if sizes[1] > sizes[2] else x
-        batches[x.shape[1:], dtype].append((sizes, members, x))
-    for (_, dtype), stacked in batches.items():
+        alone = sizes if x.size > _LARGE else None
+        batches[x.shape[1:], dtype, alone].append((sizes, members, x))
+    for (_, dtype, _), stacked in batches.items():
         xs = [x for *_, x in stacked]
         x = xs[0] if len(xs) == 1 else jnp.concatenate(xs)
         out = cast(function(cast(x, compute_dtype(dtype))), dtype)
