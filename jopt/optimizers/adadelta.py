@@ -10,6 +10,7 @@ from ..numerics import abs_sq, ema, safe_sqrt
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate
+from ..settings import OWN_DECAY
 
 __all__ = ["ScaleByAdaDeltaState", "adadelta", "scale_by_adadelta"]
 
@@ -58,7 +59,7 @@ def scale_by_adadelta(
     return per_leaf(ScaleByAdaDeltaState, init, scale_by_adadelta)
 
 
-@transformation
+@transformation(weight_decay=OWN_DECAY)
 def adadelta(
     learning_rate: ScalarOrSchedule | None = None,
     rho: float = 0.9,

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from ..base import (
     GradientTransformationExtraArgs,
     MaskOrFn,
+    PerLeaf,
     ScalarOrSchedule,
     Updates,
 )
@@ -144,6 +145,8 @@ def adam(
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Adam: the mean gradient over the root of its mean square.
 
@@ -157,6 +160,7 @@ def adam(
         eps_root: added inside the root, not negative.
         mu_dtype: dtype `mu` is stored in, as `scale_by_adam` takes it.
         nesterov: whether to look ahead, which makes it NAdam.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByAdamState, EmptyState)` (memory: two
@@ -174,7 +178,7 @@ def adam(
         arXiv:1412.6980.
     """
     direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
-    return descend(direction, learning_rate)
+    return descend(direction, learning_rate, weight_decay, mask)
 
 
 @transformation
@@ -233,6 +237,8 @@ def nadam(
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """NAdam: Adam that looks ahead along its mean gradient, as Nesterov's method does.
 
@@ -242,6 +248,7 @@ def nadam(
         learning_rate: as `descend` takes it.
         b1, b2, eps, eps_root, mu_dtype: as `adam` takes them.
         nesterov: whether to look ahead; `adam` if not.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation with the state of `adam`.
@@ -252,7 +259,8 @@ def nadam(
     Reference:
         Dozat, Incorporating Nesterov Momentum into Adam, ICLR 2016 workshop.
     """
-    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    return descend(direction, learning_rate, weight_decay, mask)
 
 
 @transformation

@@ -8,6 +8,8 @@ from jax.typing import DTypeLike
 
 from ..base import (
     GradientTransformationExtraArgs,
+    MaskOrFn,
+    PerLeaf,
     ScalarOrSchedule,
     Updates,
 )
@@ -97,6 +99,9 @@ def amsgrad(
     mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
+    *,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """AMSGrad: Adam whose mean square never falls, so that it converges.
 
@@ -106,6 +111,7 @@ def amsgrad(
         learning_rate: as `descend` takes it.
         b1, b2, eps, eps_root, mu_dtype: as `scale_by_amsgrad` takes them.
         bias_correction_mu, bias_correction_nu: likewise.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByAmsgradState, EmptyState)` (memory:
@@ -121,4 +127,4 @@ def amsgrad(
     direction = scale_by_amsgrad(
         b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu
     )
-    return descend(direction, learning_rate)
+    return descend(direction, learning_rate, weight_decay, mask)

@@ -20,7 +20,7 @@ from ..numerics import abs_sq, norm, safe_sqrt
 from ..parts.combine import chain, identity
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate
-from ..settings import FINITE, POSITIVE, check_number
+from ..settings import FINITE, OWN_DECAY, POSITIVE, check_number
 
 __all__ = [
     "DoGState",
@@ -59,7 +59,7 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
     init_params: Params
 
 
-@transformation
+@transformation(weight_decay=OWN_DECAY)
 def dog(
     learning_rate: ScalarOrSchedule = 1.0,
     init_step: tuple[str, float] = ("heuristic", 1e-6),
@@ -137,7 +137,7 @@ def dog(
     return _with_decay(direction, learning_rate, weight_decay, mask)
 
 
-@transformation(init_estim_sq_dist=POSITIVE, eps=POSITIVE)
+@transformation(init_estim_sq_dist=POSITIVE, eps=POSITIVE, weight_decay=OWN_DECAY)
 def dowg(
     learning_rate: ScalarOrSchedule = 1.0,
     init_estim_sq_dist: float | None = None,

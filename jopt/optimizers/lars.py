@@ -6,11 +6,12 @@ from ..parts.average import trace
 from ..parts.combine import chain, masked
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate, scale_by_trust_ratio
+from ..settings import OWN_DECAY
 
 __all__ = ["lars"]
 
 
-@transformation
+@transformation(weight_decay=OWN_DECAY)
 def lars(
     learning_rate: ScalarOrSchedule,
     weight_decay: float = 0.0,

@@ -25,7 +25,7 @@ from ..engine.stages import in_sequence, plan_of
 from ..linalg import COEFFICIENTS, PRECONDITIONINGS, orthogonalize
 from ..numerics import cast, compute_dtype, ema, one_minus_power
 from ..parts.combine import chain, partition
-from ..parts.decay import add_decayed_weights
+from ..parts.decay import decay_parts
 from ..parts.scale import scale_by_learning_rate
 from ..settings import NOT_NEGATIVE, check_integer
 from ..tree.selection import is_function
@@ -344,9 +344,11 @@ def muon(
         numbers = dimension_numbers(spec, params)
         return jax.tree.map(lambda x, n: "muon" if n else "adam", params, numbers)
 
+    before, beside, after = decay_parts(weight_decay, weight_decay_mask)
     return partition(
         {
             "muon": chain(
+                *before,
                 scale_by_muon(
                     ns_coeffs,
                     ns_steps,
@@ -359,8 +361,9 @@ def muon(
                     weight_dimension_numbers=spec,
                 ),
                 _scale_by_shape(spec, consistent_rms),
-                add_decayed_weights(weight_decay, weight_decay_mask),
+                *beside,
                 scale_by_learning_rate(learning_rate),
+                *after,
             ),
             "adam": adamw(
                 learning_rate if adam_learning_rate is None else adam_learning_rate,

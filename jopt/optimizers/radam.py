@@ -3,7 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule
+from ..base import (
+    GradientTransformationExtraArgs,
+    MaskOrFn,
+    PerLeaf,
+    ScalarOrSchedule,
+)
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
@@ -122,6 +127,8 @@ def radam(
     threshold: float = 5.0,
     *,
     nesterov: bool = False,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """RAdam: Adam with a warm-up that its own variance prescribes.
 
@@ -130,6 +137,7 @@ def radam(
     Args:
         learning_rate: as `descend` takes it.
         b1, b2, eps, eps_root, threshold, nesterov: as `scale_by_radam` takes them.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByRadamState, EmptyState)` (memory: two
@@ -143,4 +151,4 @@ def radam(
         2020, arXiv:1908.03265.
     """
     direction = scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov)
-    return descend(direction, learning_rate)
+    return descend(direction, learning_rate, weight_decay, mask)
