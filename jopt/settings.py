@@ -127,8 +127,9 @@ def check_numbers(where: str, name: str, value: Any, allowed: Range) -> None:
             check_number(where, at, x, allowed)
 
 
-def rules_as_tree(value: Any, allowed: Range | None) -> Any:
+def rules_as_tree(name: str, value: Any, ranges: Mapping[str, Range] = _RANGES) -> Any:
     """A mapping with its order, where a number of each leaf may be given."""
+    allowed = ranges.get(name)
     if allowed is None or not allowed.per_leaf or not isinstance(value, Mapping):
         return value
     return value if isinstance(value, Rules) else Rules(value)
@@ -339,7 +340,7 @@ def recorded(record: Callable[[Any, Call], Any]) -> Callable:
             if normal is not None:
                 bound.arguments.update(normal(bound.arguments))
             for name, value in bound.arguments.items():
-                bound.arguments[name] = rules_as_tree(value, rules.get(name))
+                bound.arguments[name] = rules_as_tree(name, value, rules)
             args, kwargs = bound.args, bound.kwargs
             for name, value in [*bound.arguments.items()]:
                 if same(value, signature.parameters[name].default):

@@ -4,13 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, safe_sqrt
 from ..parts.scale import descend
@@ -66,7 +60,7 @@ def scale_by_rss(
 
 @transformation
 def adagrad(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     initial_accumulator_value: float = 0.1,
     eps: float = 1e-7,
     *,

@@ -6,13 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
@@ -137,7 +131,7 @@ def scale_by_adam(
 
 @transformation
 def adam(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
@@ -183,13 +177,13 @@ def adam(
 
 @transformation
 def adamw(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
     eps_root: float = 0.0,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: float = 1e-4,
+    weight_decay: PerLeaf = 1e-4,
     mask: MaskOrFn = None,
     *,
     nesterov: bool = False,
@@ -229,7 +223,7 @@ def adamw(
 
 @transformation
 def nadam(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
@@ -265,13 +259,13 @@ def nadam(
 
 @transformation
 def nadamw(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
     eps_root: float = 0.0,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: float = 1e-4,
+    weight_decay: PerLeaf = 1e-4,
     mask: MaskOrFn = None,
     *,
     nesterov: bool = True,

@@ -2,12 +2,7 @@
 
 import jax.numpy as jnp
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, transformation
 from ..numerics import ema, one_minus_power
 from ..parts.scale import descend
@@ -66,7 +61,7 @@ def scale_by_adamax(
 
 @transformation
 def adamax(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
@@ -99,11 +94,11 @@ def adamax(
 
 @transformation
 def adamaxw(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
-    weight_decay: float = 1e-4,
+    weight_decay: PerLeaf = 1e-4,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """AdamaxW: Adamax with decoupled weight decay.

@@ -6,12 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, scalar, transformation
 from ..numerics import abs_sq, ema, safe_sqrt
 from ..parts.scale import descend
@@ -106,7 +101,7 @@ def _clip(x: jax.Array, bound: jax.Array) -> jax.Array:
 
 @transformation(eps=POSITIVE)
 def adopt(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.9999,
     eps: float = 1e-6,

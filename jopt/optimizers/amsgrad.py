@@ -6,13 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
@@ -91,7 +85,7 @@ def scale_by_amsgrad(
 
 @transformation
 def amsgrad(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,

@@ -4,13 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    Params,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, Params, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
@@ -97,10 +91,10 @@ def scale_by_cocob(
 
 @transformation(alpha=POSITIVE, eps=POSITIVE, weight_decay=OWN_DECAY)
 def cocob(
-    learning_rate: ScalarOrSchedule = 1.0,
+    learning_rate: PerLeaf = 1.0,
     alpha: float = 100.0,
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """COCOB: every parameter bets what it has won on its gradient's sign.

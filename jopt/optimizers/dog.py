@@ -7,13 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from .. import tree
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    Params,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, Params, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..engine.whole import per_tree
 from ..numerics import abs_sq, norm, safe_sqrt
@@ -61,10 +55,10 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
 
 @transformation(weight_decay=OWN_DECAY)
 def dog(
-    learning_rate: ScalarOrSchedule = 1.0,
+    learning_rate: PerLeaf = 1.0,
     init_step: tuple[str, float] = ("heuristic", 1e-6),
     eps: float = 1e-8,
-    weight_decay: float | None = None,
+    weight_decay: PerLeaf | None = None,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """DoG: SGD whose step is the distance come over the gradients seen.
@@ -139,10 +133,10 @@ def dog(
 
 @transformation(init_estim_sq_dist=POSITIVE, eps=POSITIVE, weight_decay=OWN_DECAY)
 def dowg(
-    learning_rate: ScalarOrSchedule = 1.0,
+    learning_rate: PerLeaf = 1.0,
     init_estim_sq_dist: float | None = None,
     eps: float = 1e-4,
-    weight_decay: float | None = None,
+    weight_decay: PerLeaf | None = None,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """DoWG: DoG that gives later gradients, of longer distances, more weight.

@@ -2,12 +2,7 @@
 
 from jax.typing import ArrayLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import transformation
 from ..parts.average import trace
 from ..parts.combine import chain, identity
@@ -21,7 +16,7 @@ __all__ = ["dpsgd"]
 
 @transformation(l2_norm_clip=POSITIVE, noise_multiplier=NOT_NEGATIVE)
 def dpsgd(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     l2_norm_clip: float,
     noise_multiplier: float,
     key: ArrayLike | None = None,

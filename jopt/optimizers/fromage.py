@@ -4,12 +4,7 @@ from typing import Any
 
 import jax
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import transformation
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights, decay_parts
@@ -21,7 +16,7 @@ __all__ = ["fromage"]
 
 @transformation
 def fromage(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     min_norm: float = 1e-6,
     *,
     weight_decay: PerLeaf | None = None,

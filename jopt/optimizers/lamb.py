@@ -1,6 +1,6 @@
 """LAMB: AdamW with steps relative to the norm of each leaf."""
 
-from ..base import GradientTransformationExtraArgs, MaskOrFn, ScalarOrSchedule
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import transformation
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
@@ -13,12 +13,12 @@ __all__ = ["lamb"]
 
 @transformation(weight_decay=OWN_DECAY)
 def lamb(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-6,
     eps_root: float = 0.0,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """LAMB: AdamW with steps relative to the norm of each leaf.

@@ -1,6 +1,6 @@
 """LARS: momentum with steps relative to the norm of each leaf."""
 
-from ..base import GradientTransformationExtraArgs, MaskOrFn, ScalarOrSchedule
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import transformation
 from ..parts.average import trace
 from ..parts.combine import chain, masked
@@ -13,8 +13,8 @@ __all__ = ["lars"]
 
 @transformation(weight_decay=OWN_DECAY)
 def lars(
-    learning_rate: ScalarOrSchedule,
-    weight_decay: float = 0.0,
+    learning_rate: PerLeaf,
+    weight_decay: PerLeaf = 0.0,
     weight_decay_mask: MaskOrFn = True,
     trust_coefficient: float = 0.001,
     eps: float = 0.0,

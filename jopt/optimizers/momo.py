@@ -251,6 +251,8 @@ def _step(rate, k, gap, dots, sizes, lb, lower_bound) -> tuple[jax.Array, jax.Ar
     `dots` are `<m, p>`, with the same weights, and `sizes` the norms of `m`, of the
     leaves that decay, which is to divide them by `k`, and of the others.
     """
+    # Without such leaves the sums are zeros of a dtype of their own.
+    dots, sizes = ([jnp.asarray(x, gap.dtype) for x in xs] for xs in (dots, sizes))
     dot, size = sum(dots), jnp.hypot(*sizes)
     ahead = gap + dots[0] / k + dots[1]  # the model's loss where the decay alone leads
     if lower_bound is not None:

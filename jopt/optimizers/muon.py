@@ -15,7 +15,7 @@ from ..base import (
     GradientTransformationExtraArgs,
     MaskOrFn,
     Params,
-    ScalarOrSchedule,
+    PerLeaf,
     Updates,
 )
 from ..engine import from_plan, per_leaf, transformation
@@ -286,12 +286,12 @@ def _scale_by_shape(
 
 @transformation(consistent_rms=NOT_NEGATIVE)
 def muon(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     ns_coeffs: Any = STANDARD,
     ns_steps: int = 5,
     beta: float = 0.95,
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     weight_decay_mask: MaskOrFn = None,
     mu_dtype: DTypeLike | None = None,
     *,
@@ -301,8 +301,8 @@ def muon(
     adam_b1: float = 0.9,
     adam_b2: float = 0.999,
     adam_eps_root: float = 0.0,
-    adam_weight_decay: float = 0.0,
-    adam_learning_rate: ScalarOrSchedule | None = None,
+    adam_weight_decay: PerLeaf = 0.0,
+    adam_learning_rate: PerLeaf | None = None,
     muon_weight_dimension_numbers: WeightDimNumOrFn = None,
     consistent_rms: float | None = None,
 ) -> GradientTransformationExtraArgs:

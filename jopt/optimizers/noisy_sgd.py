@@ -2,12 +2,7 @@
 
 from jax.typing import ArrayLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import transformation
 from ..parts.noise import add_noise
 from ..parts.scale import descend
@@ -18,7 +13,7 @@ __all__ = ["noisy_sgd"]
 
 @transformation(gamma=FINITE)
 def noisy_sgd(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     eta: float = 0.01,
     gamma: float = 0.55,
     key: ArrayLike | None = None,

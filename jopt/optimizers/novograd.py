@@ -6,12 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, safe_sqrt
 from ..parts.decay import which_decay
@@ -94,7 +89,7 @@ def scale_by_novograd(
 
 @transformation(weight_decay=NOT_NEGATIVE)
 def novograd(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.25,
     eps: float = 1e-6,

@@ -6,13 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import transformation
 from ..engine.whole import per_tree
 from ..parts.combine import chain
@@ -92,7 +86,7 @@ def scale_by_optimistic_gradient(
 
 @transformation(alpha=FINITE, beta=FINITE)
 def optimistic_gradient_descent(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     alpha: float = 1.0,
     beta: float = 1.0,
     *,
@@ -129,7 +123,7 @@ def optimistic_gradient_descent(
 
 @transformation(alpha=FINITE, beta=FINITE)
 def optimistic_adam_v2(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     *,
     alpha: float = 1.0,
     beta: float = 1.0,

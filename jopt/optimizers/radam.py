@@ -3,12 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
@@ -119,7 +114,7 @@ def scale_by_radam(
 
 @transformation(threshold=Range(4))
 def radam(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,

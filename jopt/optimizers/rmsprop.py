@@ -5,13 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.average import trace
@@ -170,7 +164,7 @@ def _over_root(g, square, eps, eps_in_sqrt):
 
 @transformation(decay=DECAY)
 def rmsprop(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     decay: float = 0.9,
     eps: float = 1e-8,
     initial_scale: float = 0.0,

@@ -2,12 +2,7 @@
 
 from jax.typing import DTypeLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import transformation
 from ..parts.average import trace
 from ..parts.combine import identity
@@ -18,7 +13,7 @@ __all__ = ["sgd"]
 
 @transformation
 def sgd(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     momentum: float | None = None,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,

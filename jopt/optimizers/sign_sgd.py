@@ -3,12 +3,7 @@
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import stateless_leaf, transformation
 from ..parts.average import ema
 from ..parts.combine import chain
@@ -34,7 +29,7 @@ def scale_by_sign() -> GradientTransformationExtraArgs:
 
 @transformation
 def sign_sgd(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     *,
     weight_decay: PerLeaf | None = None,
     mask: MaskOrFn = None,
@@ -62,7 +57,7 @@ def sign_sgd(
 
 @transformation
 def signum(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     beta: float = 0.9,
     accumulator_dtype: DTypeLike | None = None,
     *,

@@ -6,13 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    PerLeaf,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, safe_sqrt
 from ..parts.scale import descend
@@ -89,7 +83,7 @@ def _most(x: jax.Array, axis: int) -> jax.Array:
 
 @transformation
 def sm3(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     momentum: float = 0.9,
     *,
     weight_decay: PerLeaf | None = None,

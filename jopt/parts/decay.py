@@ -147,7 +147,7 @@ def independent(weight_decay: PerLeaf) -> WeightDecay:
 
 
 def _of_kind(kind: str, weight_decay: Any) -> WeightDecay:
-    weight_decay = rules_as_tree(weight_decay, OWN_DECAY)
+    weight_decay = rules_as_tree("weight_decay", weight_decay)
     check_numbers(kind, "weight_decay", weight_decay, OWN_DECAY)
     return WeightDecay(weight_decay, kind)
 

@@ -161,6 +161,16 @@ def _first_of(tree: Any, pairs: Any, default: Any, where: str = "") -> list:
     return values
 
 
+def numbers_in(tree: Any, pattern: str, *, name: str) -> list[str]:
+    """The numbers that stand for `{}` in the paths that fit the pattern, in order."""
+    before, after = map(_glob, pattern.split("{}"))
+    search = re.compile(f"{before}([0-9]+){after}(/.*)?")
+    found = {m[1] for path in paths(tree) if (m := search.fullmatch(path))}
+    if not found:
+        raise ValueError(f"{name}: {_no_leaf(pattern, tree)}")
+    return sorted(found, key=int)
+
+
 def is_function(x: Any) -> bool:
     """Whether to call it: a callable node of a tree, such as a module, is data."""
     return callable(x) and jax.tree_util.all_leaves([x])
@@ -191,13 +201,17 @@ def _matches(tree: Any, patterns: Any, name: str) -> Any:
     chosen = [_hits(treedef, pattern) for pattern in patterns]
     for pattern, hits in zip(patterns, chosen):
         if not any(hits) and hits and not _has_hidden(tree):
-            text, names = getattr(pattern, "pattern", pattern), paths(tree)
-            near = difflib.get_close_matches(text, names, 5, 0) or names
-            raise ValueError(
-                f"{name}: the pattern {text!r} matches no leaf; the nearest paths are "
-                f"{listed(near)}"
-            )
+            text = getattr(pattern, "pattern", pattern)
+            raise ValueError(f"{name}: {_no_leaf(text, tree)}")
     return treedef.unflatten(map(any, zip(*chosen)))
+
+
+def _no_leaf(pattern: str, tree: Any) -> str:
+    names = paths(tree)
+    near = difflib.get_close_matches(pattern, names, 5, 0) or names
+    return (
+        f"the pattern {pattern!r} matches no leaf; the nearest paths are {listed(near)}"
+    )
 
 
 @functools.lru_cache(maxsize=1024)
