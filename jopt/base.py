@@ -1,6 +1,7 @@
 """The words of the library: the protocol, its types and the empty states."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -15,6 +16,7 @@ __all__ = [
     "MaskOrFn",
     "OptState",
     "Params",
+    "PerLeaf",
     "ScalarOrSchedule",
     "Schedule",
     "TransformInitFn",
@@ -33,6 +35,8 @@ OptState = ArrayTree
 
 Schedule = Callable[[ArrayLike], ArrayLike]
 ScalarOrSchedule = float | jax.Array | Schedule
+# One for all leaves, a tree prefix of the parameters, or {path pattern: value}.
+PerLeaf = ScalarOrSchedule | ArrayTree
 MaskOrFn = ArrayTree | Callable[[Params], ArrayTree] | None
 
 
@@ -124,3 +128,53 @@ def init_empty_state(params: Params) -> EmptyState:
 
 class MaskedNode(NamedTuple):
     """Stands where a mask hides a leaf; it has no leaves itself."""
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Rules(Mapping):
+    """A mapping as a tree: its values are the children, and the order of keys counts.
+
+    JAX sorts the keys of a `dict`, and cannot if one is a regular expression.
+    """
+
+    def __init__(self, mapping: Mapping):
+        self._items = dict(mapping)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in order as well: the first rule that chooses a leaf counts."""
+        return isinstance(other, Rules) and [*self.items()] == [*other.items()]
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+    def tree_flatten_with_keys(self):
+        keys = tuple(self)
+        return [(jax.tree_util.DictKey(k), self[k]) for k in keys], keys
+
+    @classmethod
+    def tree_unflatten(cls, keys, values):
+        return cls(dict(zip(keys, values)))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class WeightDecay:
+    """Weight decay of another kind than decoupled; what `l2` and `independent` make."""
+
+    value: Any
+    kind: str = dataclasses.field(metadata=dict(static=True))
+
+    def __repr__(self) -> str:
+        return f"{self.kind}({self.value!r})"

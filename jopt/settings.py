@@ -10,13 +10,15 @@ import functools
 import inspect
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray, Tracer
+
+from .base import Rules, WeightDecay
 
 __all__ = []
 
@@ -25,12 +27,18 @@ __all__ = []
 
 
 class Range(NamedTuple):
-    """The numbers that an argument may be: `low <= x <= high`, strict where open."""
+    """The numbers that an argument may be: `low <= x <= high`, strict where open.
+
+    With `per_leaf` a tree of such numbers and of schedules, or a mapping from path
+    patterns to them; with `kinds` weight decay of another kind too.
+    """
 
     low: float = -math.inf
     high: float = math.inf
     open_low: bool = False
     open_high: bool = False
+    per_leaf: bool = False
+    kinds: bool = False
 
     def __contains__(self, x: float) -> bool:
         above = x > self.low if self.open_low else x >= self.low
@@ -53,21 +61,25 @@ POSITIVE = Range(0, open_low=True)
 DECAY = Range(0, 1, open_high=True)  # a weight on the past; at one nothing is learned
 FRACTION = Range(0, 1)
 COUNT = Range(1)
+RATE = Range(per_leaf=True)
+OWN_DECAY = Range(0, per_leaf=True)  # where a method has its own place for it
+WEIGHT_DECAY = Range(0, per_leaf=True, kinds=True)
 
 _RANGES = dict(
-    learning_rate=FINITE,
+    learning_rate=RATE,
     step_size=FINITE,
     **dict.fromkeys(("b1", "b2", "b3", "beta", "rho"), DECAY),
     **dict.fromkeys(("decay", "momentum"), FRACTION),
-    **dict.fromkeys(("eps", "eps_root", "epsilon", "weight_decay"), NOT_NEGATIVE),
-    **dict.fromkeys(("weight_decay_rate", "min_norm", "min_scale"), NOT_NEGATIVE),
+    **dict.fromkeys(("eps", "eps_root", "epsilon"), NOT_NEGATIVE),
+    **dict.fromkeys(("min_norm", "min_scale"), NOT_NEGATIVE),
     **dict.fromkeys(("max_norm", "max_delta", "threshold", "clipping"), NOT_NEGATIVE),
     **dict.fromkeys(("clip_threshold", "clipping_threshold"), NOT_NEGATIVE),
     **dict.fromkeys(("eta", "trust_coefficient", "adam_eps_root"), NOT_NEGATIVE),
     **dict.fromkeys(("initial_accumulator_value", "initial_scale"), NOT_NEGATIVE),
     **dict.fromkeys(("adam_b1", "adam_b2"), DECAY),
-    adam_weight_decay=NOT_NEGATIVE,
-    adam_learning_rate=FINITE,
+    **dict.fromkeys(("weight_decay", "adam_weight_decay"), WEIGHT_DECAY),
+    weight_decay_rate=OWN_DECAY,
+    adam_learning_rate=RATE,
 )
 
 
@@ -90,6 +102,37 @@ def check_number(where: str, name: str, value: Any, allowed: Range) -> None:
         return
     if float(value) not in allowed:
         raise ValueError(f"{where}: {name} must be {allowed}, got {value}")
+
+
+def check_numbers(where: str, name: str, value: Any, allowed: Range) -> None:
+    """Refuse what is not a number in the range, or a tree or mapping if these may be.
+
+    A schedule passes: it is checked where its value is used.
+    """
+    if isinstance(value, WeightDecay):
+        if not allowed.kinds:
+            raise TypeError(
+                f"{where}: {name} must be a number and no {value!r}: "
+                f"{where} has a place of its own for it"
+            )
+        value = value.value
+    flat = [((), value)]
+    if allowed.per_leaf:
+        flat = jax.tree_util.tree_flatten_with_path(value)[0] or flat
+        if isinstance(value, Rules) and None in value.values():
+            flat = [((jax.tree_util.DictKey(k),), v) for k, v in value.items()]
+    for path, x in flat:
+        if not callable(x) or isinstance(x, jax.Array):
+            at = f"{name} at {jax.tree_util.keystr(path)}" if path else name
+            check_number(where, at, x, allowed)
+
+
+def rules_as_tree(name: str, value: Any, ranges: Mapping[str, Range] = _RANGES) -> Any:
+    """A mapping with its order, where a number of each leaf may be given."""
+    allowed = ranges.get(name)
+    if allowed is None or not allowed.per_leaf or not isinstance(value, Mapping):
+        return value
+    return value if isinstance(value, Rules) else Rules(value)
 
 
 def _on_hand(value: Any) -> bool:
@@ -126,9 +169,7 @@ def _check_arguments(signature: inspect.Signature, call: "Call", ranges: dict) -
         if value is None and type(None) in typing.get_args(parameter.annotation):
             continue
         if name in ranges:
-            is_function = callable(value) and not isinstance(value, jax.Array)
-            if not is_function:  # a schedule is checked where its value is used
-                check_number(call.name, name, value, ranges[name])
+            check_numbers(call.name, name, value, ranges[name])
         elif value is not None and (
             name.endswith("_dtype") or name.startswith("dtype_")
         ):
@@ -136,7 +177,9 @@ def _check_arguments(signature: inspect.Signature, call: "Call", ranges: dict) -
 
 
 def _kind(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
+    if value is None or isinstance(value, Rules):
+        return repr(value)
+    return f"a {type(value).__name__}"
 
 
 # ------------------------------------------------------------- remembering the call
@@ -296,7 +339,9 @@ def recorded(record: Callable[[Any, Call], Any]) -> Callable:
                 return function(*args, **kwargs)  # Python's own words name it
             if normal is not None:
                 bound.arguments.update(normal(bound.arguments))
-                args, kwargs = bound.args, bound.kwargs
+            for name, value in bound.arguments.items():
+                bound.arguments[name] = rules_as_tree(name, value, rules)
+            args, kwargs = bound.args, bound.kwargs
             for name, value in [*bound.arguments.items()]:
                 if same(value, signature.parameters[name].default):
                     del bound.arguments[name]  # equal to the call without it

@@ -26,9 +26,9 @@ BAD = [
         r"learning_rate must be a scalar.*\(2,\)",
     ),
     (
-        dict(learning_rate=[0.1]),
+        dict(learning_rate=["0.1"]),
         TypeError,
-        "learning_rate must be a number, got a list",
+        r"learning_rate at \[0\] must be a number, got a str",
     ),
     (dict(b1=1.0), ValueError, r"b1 must be in \[0, 1\), got 1.0"),
     (dict(b1=-0.1), ValueError, r"b1 must be in \[0, 1\)"),

@@ -5,6 +5,7 @@
 its arguments by name and lets its product know the call that made it.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -109,7 +110,29 @@ def from_plan(
     plan: Plan, call: settings.Call | None = None
 ) -> GradientTransformationExtraArgs:
     """The transformation that runs a plan."""
+    plan = _interned(plan, call)
     return GradientTransformationExtraArgs(Init(plan, call), Update(plan, call))
+
+
+def _interned(plan: Plan, call: settings.Call | None) -> Plan:
+    """The plan; if it is a single stage, with the stage that an equal call made before.
+
+    So equal stages have the same functions, and with these the same leaf kernels.
+    """
+    stage = plan.stages[0] if len(plan.stages) == 1 else None
+    if call is None or not isinstance(stage, LeafStage):
+        return plan
+    if any(isinstance(x, jax.Array) for x in jax.tree.leaves(call.arguments)):
+        return plan  # they are not to be kept, nor compared
+    known = _stages_of(call)
+    known[:] = known or [stage]
+    return plan._replace(stages=(*known,))
+
+
+@functools.lru_cache(maxsize=1024)
+def _stages_of(call: settings.Call) -> list[LeafStage]:
+    """Where the stage that an equal call made first is kept."""
+    return []
 
 
 transformation = settings.recorded(lambda tx, call: from_plan(plan_of(tx), call))
@@ -123,6 +146,7 @@ def per_leaf(
     each: Callable[..., Any] | None = None,
     reduce: Callable[[list, list], Any] | None = None,
     hint: Callable[[Any], Any] | None = None,
+    by_leaf: Callable[..., list] | None = None,
     counts: tuple[str, ...] = ("count",),
     shared: dict[str, Callable[[], Any]] | None = None,
     needs_params: bool = False,
@@ -141,12 +165,15 @@ def per_leaf(
         init: `init(p) -> dict` of the slots for one parameter `p` (float32 at least).
         update: `update(g, s, p) -> (u, s)` for one gradient `g`, its state `s` (an
             instance of `state`) and its parameter `p` (`None` if the caller gave none).
-            What `each` or `reduce` returned and then the leaf's hint are passed after
-            these, if there are such.
+            What `each` or `reduce` returned, or `by_leaf` for this leaf, and then the
+            leaf's hint are passed after these, if there are such.
         each: `each(t) -> numbers`, called once a step with the number of this step
             (`i32[]`, from 1), one argument for each of `counts`.
         reduce: `reduce(gs, ps) -> numbers` over the lists of all leaves, called once a
             step in place of `each`.
+        by_leaf: `by_leaf(params, *t) -> list` of numbers, called once a step in place
+            of both: one entry for each leaf of the tree that it is given. Leaves of
+            equal shapes share a trace whatever their numbers are.
         hint: `hint(params) -> tree` of one static, hashable value for each leaf.
         counts: the fields of `state` that count steps; those that it lacks are ignored.
         shared: functions that make the fields that are one value for the whole tree.
@@ -168,8 +195,8 @@ def per_leaf(
         ({'w': Array([1., 1.], dtype=float32)}, SignState(mu={'w': Array([0.1, 0.1], \
 dtype=float32)}))
     """
-    if each is not None and reduce is not None:
-        raise ValueError("per_leaf: give each or reduce, not both")
+    if sum(f is not None for f in (each, reduce, by_leaf)) > 1:
+        raise ValueError("per_leaf: give one of each, reduce and by_leaf, not more")
     name = update.__qualname__.split(".")[0]
     counts = tuple(c for c in counts if c in state._fields)
     stage = LeafStage(
@@ -180,6 +207,7 @@ dtype=float32)}))
         each,
         reduce,
         hint,
+        by_leaf,
         counts,
         shared,
         needs_params,

@@ -19,26 +19,27 @@ __all__ = []
 WIDTH = 16  # how many leaves are one call
 
 
-def kernel_of(
-    plan: Plan, first: int, stages: tuple, ks: tuple, hints: tuple, constants: tuple
-):
-    """Stages `ks` of those from `first` on as one function, made once a plan."""
-    key = (first, ks, hints, constants)
-    if key not in plan.kernels:
-        chosen = [(stages[k], hint, constants[k]) for k, hint in zip(ks, hints)]
+def kernel_of(plan: Plan, stages: tuple, hints: tuple, form: Any, roles: tuple):
+    """The rules of the stages in a row as one function, made once a plan.
 
-        def leaf(g, slots, p, rest):
+    `form` is the structure of the numbers of all stages, and `roles` says of each
+    number what `roles_of` found.
+    """
+    key = (*(stage.rule for stage in stages), hints, form, roles)
+    if key not in plan.kernels:
+
+        def leaf(g, slots, p, own, shared):
             dtype = compute_dtype(g.dtype, *(() if p is None else (p.dtype,)))
             u, p = cast(g, dtype), None if p is None else _compute(p, dtype)
             new = []
-            for (stage, hint, fixed), slot, arrays in zip(chosen, slots, rest):
-                whole, numbers = _join(arrays, fixed)
+            numbers = form.unflatten(_join(roles, own, shared))
+            for stage, hint, slot, (whole, each) in zip(stages, hints, slots, numbers):
                 with jax.named_scope(stage.name):
-                    u, out = _rule(stage, hint, u, slot, p, whole, numbers, dtype)
+                    u, out = _rule(stage, hint, u, slot, p, whole, each, dtype)
                 new.append(out)
             return cast(u, g.dtype), tuple(new)
 
-        leaf.__name__ = stages[ks[0]].name if len(ks) == 1 else "leaf"
+        leaf.__name__ = stages[0].name if len(stages) == 1 else "leaf"
         plan.kernels[key] = _calls_of(leaf)
     return plan.kernels[key]
 
@@ -53,28 +54,28 @@ def _calls_of(leaf: Callable) -> Callable:
     worth_it = {}
 
     @jax.jit
-    def many(given, rest):
-        return [one(*arguments, rest) for arguments in given]
+    def many(given, shared):
+        return [one(*arguments, shared) for arguments in given]
 
     @jax.jit
-    def batch(given, rest):
+    def batch(given, shared):
         columns = jax.tree.map(lambda *xs: stack(xs), *given)
-        out = jax.vmap(leaf, in_axes=(0, 0, 0, None))(*columns, rest)
+        out = jax.vmap(leaf, in_axes=(0, 0, 0, 0, None))(*columns, shared)
         slots, treedef = jax.tree.flatten(out)
         return [treedef.unflatten(row) for row in zip(*map(unstack, slots))]
 
-    def calls(given: list[tuple], rest: tuple, *, inline: bool) -> list[tuple]:
+    def calls(given: list[tuple], shared: list, *, inline: bool) -> list[tuple]:
         if inline or len(given) < WIDTH:
             function = leaf if inline else one
-            return [function(*arguments, rest) for arguments in given]
+            return [function(*arguments, shared) for arguments in given]
         types = [tuple(map(jax.typeof, jax.tree.leaves(x))) for x in given]
         key = (batching.get(), *types[0])
         if key not in worth_it:
             worth_it[key] = is_worth_a_batch(types[0]) and (
-                batching.get() is True or reduces(one, *given[0], rest)
+                batching.get() is True or reduces(one, *given[0], shared)
             )
         batched = worth_it[key] and len(set(types)) == 1
-        return (batch if batched else many)(given, rest)
+        return (batch if batched else many)(given, shared)
 
     return calls
 
@@ -83,11 +84,15 @@ def sealed(numbers: Any) -> Any:
     """The numbers, computed once: XLA would compute them again in every kernel.
 
     A schedule of forty scalar operations is forty more instructions in each of them.
+    Python numbers stay what they are.
     """
-    if not jax.tree.leaves(numbers):
+    leaves, treedef = jax.tree.flatten(numbers)
+    arrays = [x for x in leaves if not _is_python(x)]
+    if not arrays:
         return numbers
     with set_xla_metadata(inlineable="false"):
-        return _numbers(numbers)
+        left = iter(_numbers(arrays))
+    return treedef.unflatten([x if _is_python(x) else next(left) for x in leaves])
 
 
 @jax.jit
@@ -95,27 +100,38 @@ def _numbers(numbers: Any) -> Any:
     return numbers
 
 
-def split(trees: list) -> tuple[list[list], tuple]:
-    """The arrays of each tree, and what else is in it: structure and Python numbers."""
-    arrays, rest = [], []
-    for tree in trees:
-        leaves, treedef = jax.tree.flatten(tree)
-        is_number = [isinstance(x, (int, float)) for x in leaves]
-        arrays.append([x for n, x in zip(is_number, leaves) if not n])
-        rest.append(
-            (
-                treedef,
-                tuple((type(x), x) if n else None for n, x in zip(is_number, leaves)),
-            )
-        )
-    return arrays, tuple(rest)
+def _is_python(x: Any) -> bool:
+    return isinstance(x, (int, float))
 
 
-def _join(arrays: list, rest: tuple) -> Any:
-    """What `split` took apart."""
-    treedef, numbers = rest
-    left = iter(arrays)
-    return treedef.unflatten([next(left) if n is None else n[1] for n in numbers])
+OWN, SHARED = "own", "shared"
+
+
+def roles_of(rows: list[list]) -> tuple:
+    """What each number is to a kernel: a constant, shared by all leaves, or a leaf's.
+
+    Each row is the numbers of some leaves. A Python number that is the same in all is
+    a constant, `(type, value)`.
+    """
+    return tuple(_role(*column) for column in zip(*rows))
+
+
+def _role(first: Any, *others: Any) -> Any:
+    if all(x is first for x in others):
+        return (type(first), first) if _is_python(first) else SHARED
+    same = _is_python(first) and all(type(x) is type(first) for x in others)
+    return (type(first), first) if same and {first, *others} == {first} else OWN
+
+
+def taken(numbers: list, roles: tuple, role: str) -> list:
+    """The numbers of one role."""
+    return [x for x, r in zip(numbers, roles) if r == role]
+
+
+def _join(roles: tuple, own: list, shared: list) -> list:
+    """What `taken` took apart, with the constants between."""
+    left = {OWN: iter(own), SHARED: iter(shared)}
+    return [next(left[r]) if r in left else r[1] for r in roles]
 
 
 def _rule(stage: LeafStage, hint, u, slot, p, whole, numbers, dtype):

@@ -51,6 +51,7 @@ class Leaves:
             if live:
                 self._check(i)
         self._views: dict[tuple, View] = {}
+        self._labels: dict[tuple, Any] = {}
 
     def path(self, i: int) -> str:
         """Where leaf i stands, for messages."""
@@ -83,10 +84,28 @@ class Leaves:
         """What a stage under these masks sees of the tree."""
         key = tuple(map(id, masks))
         if key not in self._views:
-            self._views[key] = _view(
-                self.treedef, masks, self.reference, tuple(self.foreign)
-            )
+            self._views[key] = self._view(masks)
         return self._views[key]
+
+    def _view(self, masks: Sequence[Mask]) -> View:
+        tree = self.treedef.unflatten(range(len(self.g)))
+        reference = self.reference
+        for n, mask in enumerate(masks):
+            labels = None
+            if mask.label:  # one tree of labels is many masks
+                key = (*map(id, masks[:n]), id(mask.tree))
+                if key not in self._labels:
+                    self._labels[key] = mask.tree(reference)
+                labels = self._labels[key]
+            shown = resolve(mask, reference, labels)
+            tree = hide(shown, tree)
+            if n + 1 < len(masks):
+                reference = hide(shown, reference)
+        if any(self.foreign):
+            foreign = self.foreign
+            tree = jax.tree.map(lambda i: MaskedNode() if foreign[i] else i, tree)
+        indices, treedef = jax.tree.flatten(tree)
+        return View(treedef, indices)
 
     def tree(self, leaves: Sequence) -> Any:
         """A tree of these leaves in the structure of the gradients."""
@@ -101,21 +120,12 @@ def _flatten_up_to(treedef, tree, like, name, like_name) -> list:
         raise ValueError(message) from None
 
 
-def _view(treedef, masks, reference, foreign) -> View:
-    tree = treedef.unflatten(range(len(foreign)))
-    for mask in masks:
-        shown = resolve(mask, reference)
-        tree = hide(shown, tree)
-        reference = hide(shown, reference)
-    if any(foreign):
-        tree = jax.tree.map(lambda i: MaskedNode() if foreign[i] else i, tree)
-    indices, treedef = jax.tree.flatten(tree)
-    return View(treedef, indices)
-
-
-def resolve(mask: Mask, tree: Any) -> Any:
+def resolve(mask: Mask, tree: Any, labels: Any = None) -> Any:
     """The tree of booleans of a mask, in the structure of a prefix of the tree."""
-    return select(tree, mask.tree, name="mask")
+    if not mask.label:
+        return select(tree, mask.tree, name="mask")
+    labels = mask.tree(tree) if labels is None else labels
+    return jax.tree.map(lambda label: bool(label == mask.label[0]), labels)
 
 
 def hide(shown: Any, tree: Any) -> Any:

@@ -17,7 +17,7 @@ from jax.experimental.shard_alike import shard_alike
 
 from ..base import OptState, Params, Updates
 from ..numerics import compute_dtype
-from .kernel import WIDTH, kernel_of, sealed, split
+from .kernel import OWN, SHARED, WIDTH, kernel_of, roles_of, sealed, taken
 from .leaves import Leaves, hide, resolve, unhide
 from .stages import LeafStage, Plan, WholeStage
 from .states import StateParts, read, write
@@ -151,49 +151,74 @@ def _leafwise(plan: Plan, first: int, last: int, leaves: Leaves, states: list) -
     """Stages `first` to `last` on every leaf; `leaves.g` become their updates."""
     stages: Any = plan.stages[first:last]
     parts = [read(stage, state, leaves) for stage, state in zip(stages, states)]
-    numbers = [_numbers(part, leaves) for part in parts]
+    tables, entries = zip(*(_numbers(part, leaves) for part in parts))
     hints = [_hints(stage, leaves) for stage in stages]
-    # Python numbers become constants of the kernel, arrays its arguments.
-    arrays, constants = split([(p.whole, n) for p, n in zip(parts, numbers)])
-    arrays = sealed(arrays)
+    numbers = sealed([(part.whole, table) for part, table in zip(parts, tables)])
+    rules: dict = {}
+    same = [rules.setdefault(stage.rule, k) for k, stage in enumerate(stages)]
+
+    @functools.cache
+    def flat(ks, entry):
+        chosen = [(numbers[k][0], numbers[k][1][e]) for k, e in zip(ks, entry)]
+        return jax.tree.flatten(chosen)
 
     groups = collections.defaultdict(list)  # leaves that one trace is enough for
     for i, live in enumerate(leaves.live):
         ks = tuple(k for k, part in enumerate(parts) if i in part.slots) if live else ()
         if ks:
             hint = tuple(hints[k][i] for k in ks)
-            groups[ks, hint, leaves.g[i].shape, leaves.g[i].dtype].append(i)
-    for (ks, hint, *_), group in groups.items():
-        kernel = kernel_of(plan, first, stages, ks, hint, constants)
-        rest = tuple(arrays[k] for k in ks)
-        traced = isinstance(leaves.g[group[0]], Tracer)  # if not, it is outside
+            row, form = flat(ks, tuple(entries[k].get(i, 0) for k in ks))
+            rule = tuple(same[k] for k in ks)
+            shape = leaves.g[i].shape, leaves.g[i].dtype
+            groups[rule, hint, form, shape].append((i, ks, row))
+    for (rule, hint, form, _), group in groups.items():
+        roles = roles_of([row for *_, row in group])
+        kernel = kernel_of(plan, tuple(stages[k] for k in rule), hint, form, roles)
+        shared = taken(group[0][-1], roles, SHARED)
+        traced = isinstance(leaves.g[group[0][0]], Tracer)  # if not, it is outside
         for start in range(0, len(group), WIDTH):
             chunk = group[start : start + WIDTH]
             given = [
-                (leaves.g[i], tuple(parts[k].slots[i] for k in ks), leaves.p[i])
-                for i in chunk
+                (
+                    leaves.g[i],
+                    tuple(parts[k].slots[i] for k in ks),
+                    leaves.p[i],
+                    taken(row, roles, OWN),
+                )
+                for i, ks, row in chunk
             ]
-            results = kernel(given, rest, inline=not traced or len(group) == 1)
-            for i, (u, new) in zip(chunk, results):
+            results = kernel(given, shared, inline=not traced or len(group) == 1)
+            for (i, ks, _), (u, new) in zip(chunk, results):
                 leaves.g[i] = u
                 for k, slot in zip(ks, new):
                     parts[k].slots[i] = slot
     return [write(part) for part in parts]
 
 
-def _numbers(part: StateParts, leaves: Leaves) -> Any:
-    """What every leaf needs to know of the step or of the whole tree, once."""
-    stage = part.stage
+def _numbers(part: StateParts, leaves: Leaves) -> tuple[list, dict[int, int]]:
+    """What leaves need to know of the step or of the whole tree: a table of entries.
+
+    And the entry of each leaf, the first of those that are not named.
+    """
+    stage, t = part.stage, [part.whole[f] for f in part.stage.counts]
     if stage.needs_params and not leaves.has_params:
         raise ValueError(
             f"{stage.name}: params is missing; call update(updates, state, params)"
         )
     if stage.reduce is not None:
         live = [i for i in part.slots if leaves.live[i]]
-        return stage.reduce([leaves.g[i] for i in live], [leaves.p[i] for i in live])
+        gs, ps = [leaves.g[i] for i in live], [leaves.p[i] for i in live]
+        return [stage.reduce(gs, ps)], {}
     if stage.each is not None:
-        return stage.each(*(part.whole[f] for f in stage.counts))
-    return None
+        return [stage.each(*t)], {}
+    if stage.by_leaf is not None:
+        given = leaves.p if leaves.has_params else leaves.g
+        seen = part.view.treedef.unflatten([given[i] for i in part.view.indices])
+        table: dict = {}
+        values = stage.by_leaf(seen, *t)
+        rows = [table.setdefault(id(x), (len(table), x))[0] for x in values]
+        return [x for _, x in table.values()], dict(zip(part.view.indices, rows))
+    return [None], {}
 
 
 def _hints(stage: LeafStage, leaves: Leaves) -> list:

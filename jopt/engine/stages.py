@@ -22,8 +22,9 @@ __all__ = []
 class Mask(NamedTuple):
     """Which leaves a stage sees: a tree of booleans or a function that makes one."""
 
-    tree: Any
+    tree: Any  # or, with a label, a function that makes a tree of labels
     of_extra_args: bool = False  # whether trees among the extra arguments are masked
+    label: tuple = ()  # the one, if there are labels
 
 
 class LeafStage(NamedTuple):
@@ -36,6 +37,7 @@ class LeafStage(NamedTuple):
     each: Callable | None = None
     reduce: Callable | None = None
     hint: Callable | None = None
+    by_leaf: Callable | None = None
     counts: tuple[str, ...] = ()
     shared: dict[str, Callable] | None = None
     needs_params: bool = False
@@ -46,6 +48,11 @@ class LeafStage(NamedTuple):
         """The fields of the state that hold one value for each leaf."""
         whole = (*self.counts, *(self.shared or ()))
         return tuple(f for f in self.state._fields if f not in whole)
+
+    @property
+    def rule(self) -> tuple:
+        """What a kernel of it depends on, but for hints and numbers."""
+        return self.update, self.state
 
 
 class WholeStage(NamedTuple):

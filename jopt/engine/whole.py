@@ -35,8 +35,9 @@ def per_tree(
         update: `update(g, s, p, numbers) -> (u, s)` for one array; the hint comes last.
         reduce: `reduce(gs, s, ps, **extra_args) -> (numbers, whole)`, called once a
             step with the lists of all gradients and parameters and a state whose slots
-            are such lists and whose count is the number of this step. It returns the
-            numbers that every leaf needs and the new values of the `whole` fields.
+            are such lists and whose count is the number of this step; if there is a
+            `hint`, with that of every leaf as `hints`. It returns the numbers that
+            every leaf needs and the new values of the `whole` fields.
             Every float that it sees has one dtype, float32 at least.
         whole: the fields that are one value for the tree and where they start: floats,
             booleans, or functions of the list of all parameters that return a float.
@@ -79,6 +80,9 @@ def per_tree(
         parts = read(stage, state, leaves)
         live = [i for i in parts.slots if leaves.live[i]]
         columns = {f: [parts.slots[i][f] for i in live] for f in stage.slots}
+        if hint is not None:
+            hints = leaves.treedef.flatten_up_to(hint(leaves.reference))
+            extra_args["hints"] = [hints[i] for i in live]
         given = [leaves.g[i] for i in live], columns, [leaves.p[i] for i in live]
         (gs, columns, ps), totals = _alike(given), _alike(parts.whole, given)
         mixed = any(is_complex(g.dtype) for g in gs)  # real factors of complex arrays

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from ..base import GradientTransformationExtraArgs, MaskOrFn, ScalarOrSchedule
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
@@ -68,12 +68,12 @@ def scale_by_acprop(
 
 @transformation
 def acprop(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-16,
     eps_root: float = 1e-16,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """ACProp: the gradient over the deviation that was known before it came.

@@ -5,12 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
@@ -84,12 +79,12 @@ def scale_by_belief(
 
 @transformation
 def adabelief(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-16,
     eps_root: float = 1e-16,
-    weight_decay: float | None = None,
+    weight_decay: PerLeaf | None = None,
     weight_decay_mask: MaskOrFn = None,
     *,
     nesterov: bool = False,

@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from ..base import GradientTransformationExtraArgs, MaskOrFn, ScalarOrSchedule, Updates
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, safe_sqrt
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate
+from ..settings import OWN_DECAY
 
 __all__ = ["ScaleByAdaDeltaState", "adadelta", "scale_by_adadelta"]
 
@@ -58,12 +59,12 @@ def scale_by_adadelta(
     return per_leaf(ScaleByAdaDeltaState, init, scale_by_adadelta)
 
 
-@transformation
+@transformation(weight_decay=OWN_DECAY)
 def adadelta(
-    learning_rate: ScalarOrSchedule | None = None,
+    learning_rate: PerLeaf | None = None,
     rho: float = 0.9,
     eps: float = 1e-6,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     weight_decay_mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Adadelta: Adagrad with a window, and steps in the units of the parameters.

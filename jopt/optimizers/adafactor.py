@@ -8,12 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, scalar, transformation
 from ..numerics import abs_sq, ema
 from ..parts.average import ema as mean_update
@@ -127,7 +122,7 @@ def _inverse_root(x: jax.Array) -> jax.Array:
 
 @transformation(decay_rate=NOT_NEGATIVE, clipping_threshold=Range(1), momentum=FRACTION)
 def adafactor(
-    learning_rate: ScalarOrSchedule | None = None,
+    learning_rate: PerLeaf | None = None,
     min_dim_size_to_factor: int = 128,
     decay_rate: float = 0.8,
     decay_offset: int = 0,
@@ -135,7 +130,7 @@ def adafactor(
     clipping_threshold: float | None = 1.0,
     momentum: float | None = None,
     dtype_momentum: DTypeLike = jnp.float32,
-    weight_decay_rate: float | None = None,
+    weight_decay_rate: PerLeaf | None = None,
     eps: float = 1e-30,
     factored: bool = True,
     weight_decay_mask: MaskOrFn = None,

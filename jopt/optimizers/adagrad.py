@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule, Updates
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, safe_sqrt
 from ..parts.scale import descend
@@ -60,9 +60,12 @@ def scale_by_rss(
 
 @transformation
 def adagrad(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     initial_accumulator_value: float = 0.1,
     eps: float = 1e-7,
+    *,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Adagrad: steps that shrink with all the gradients a coordinate has seen.
 
@@ -72,6 +75,7 @@ def adagrad(
         learning_rate: as `descend` takes it.
         initial_accumulator_value: where the sum of squares starts, not negative.
         eps: added inside the root, not negative.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByRssState, EmptyState)` (memory: one
@@ -84,4 +88,5 @@ def adagrad(
         Duchi, Hazan & Singer, Adaptive Subgradient Methods for Online Learning and
         Stochastic Optimization, JMLR 2011.
     """
-    return descend(scale_by_rss(initial_accumulator_value, eps), learning_rate)
+    direction = scale_by_rss(initial_accumulator_value, eps)
+    return descend(direction, learning_rate, weight_decay, mask)

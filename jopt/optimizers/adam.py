@@ -6,12 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
@@ -136,7 +131,7 @@ def scale_by_adam(
 
 @transformation
 def adam(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
@@ -144,6 +139,8 @@ def adam(
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Adam: the mean gradient over the root of its mean square.
 
@@ -157,6 +154,7 @@ def adam(
         eps_root: added inside the root, not negative.
         mu_dtype: dtype `mu` is stored in, as `scale_by_adam` takes it.
         nesterov: whether to look ahead, which makes it NAdam.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByAdamState, EmptyState)` (memory: two
@@ -174,18 +172,18 @@ def adam(
         arXiv:1412.6980.
     """
     direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
-    return descend(direction, learning_rate)
+    return descend(direction, learning_rate, weight_decay, mask)
 
 
 @transformation
 def adamw(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
     eps_root: float = 0.0,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: float = 1e-4,
+    weight_decay: PerLeaf = 1e-4,
     mask: MaskOrFn = None,
     *,
     nesterov: bool = False,
@@ -225,7 +223,7 @@ def adamw(
 
 @transformation
 def nadam(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
@@ -233,6 +231,8 @@ def nadam(
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """NAdam: Adam that looks ahead along its mean gradient, as Nesterov's method does.
 
@@ -242,6 +242,7 @@ def nadam(
         learning_rate: as `descend` takes it.
         b1, b2, eps, eps_root, mu_dtype: as `adam` takes them.
         nesterov: whether to look ahead; `adam` if not.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation with the state of `adam`.
@@ -252,18 +253,19 @@ def nadam(
     Reference:
         Dozat, Incorporating Nesterov Momentum into Adam, ICLR 2016 workshop.
     """
-    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    return descend(direction, learning_rate, weight_decay, mask)
 
 
 @transformation
 def nadamw(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
     eps_root: float = 0.0,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: float = 1e-4,
+    weight_decay: PerLeaf = 1e-4,
     mask: MaskOrFn = None,
     *,
     nesterov: bool = True,

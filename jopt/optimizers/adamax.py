@@ -2,11 +2,7 @@
 
 import jax.numpy as jnp
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    ScalarOrSchedule,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, transformation
 from ..numerics import ema, one_minus_power
 from ..parts.scale import descend
@@ -65,10 +61,13 @@ def scale_by_adamax(
 
 @transformation
 def adamax(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
+    *,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Adamax: Adam with the largest gradient in place of the root mean square.
 
@@ -77,6 +76,7 @@ def adamax(
     Args:
         learning_rate: as `descend` takes it.
         b1, b2, eps: as `scale_by_adamax` takes them.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByAdamaxState, EmptyState)` (memory: two
@@ -89,16 +89,16 @@ def adamax(
         Kingma & Ba, Adam: A Method for Stochastic Optimization, ICLR 2015,
         arXiv:1412.6980 (section 7.1).
     """
-    return descend(scale_by_adamax(b1, b2, eps), learning_rate)
+    return descend(scale_by_adamax(b1, b2, eps), learning_rate, weight_decay, mask)
 
 
 @transformation
 def adamaxw(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
-    weight_decay: float = 1e-4,
+    weight_decay: PerLeaf = 1e-4,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """AdamaxW: Adamax with decoupled weight decay.

@@ -5,12 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
@@ -89,13 +84,13 @@ def scale_by_adan(
 
 @transformation
 def adan(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.98,
     b2: float = 0.92,
     b3: float = 0.99,
     eps: float = 1e-8,
     eps_root: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Adan: Adam with Nesterov momentum by the difference of gradients.

@@ -7,13 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    ScalarOrSchedule,
-    Schedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Schedule, Updates
 from ..engine import per_leaf, scalar, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
@@ -119,7 +113,7 @@ def _now(where: str, name: str, value: float | Callable, t: jax.Array):
 
 @transformation(alpha=NOT_NEGATIVE)
 def ademamix(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     b3: float | Schedule = 0.9999,
@@ -127,7 +121,7 @@ def ademamix(
     eps: float = 1e-8,
     eps_root: float = 0.0,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """AdEMAMix: AdamW that also remembers gradients of long ago.
@@ -215,13 +209,13 @@ def scale_by_simplified_ademamix(
 
 @transformation(alpha=NOT_NEGATIVE)
 def simplified_ademamix(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.99,
     b2: float = 0.95,
     alpha: float | Schedule = 0.0,
     eps: float = 1e-8,
     eps_root: float = 0.0,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Simplified AdEMAMix: AdEMAMix with one momentum in place of two.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, scalar, transformation
 from ..numerics import abs_sq, ema, safe_sqrt
 from ..parts.scale import descend
@@ -101,7 +101,7 @@ def _clip(x: jax.Array, bound: jax.Array) -> jax.Array:
 
 @transformation(eps=POSITIVE)
 def adopt(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.9999,
     eps: float = 1e-6,
@@ -110,6 +110,8 @@ def adopt(
     nesterov: bool = False,
     use_clipping: bool = True,
     clip_value_fn: Callable[[jax.Array], jax.Array] = fourth_root,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """ADOPT: Adam that converges whatever its decays are.
 
@@ -119,6 +121,7 @@ def adopt(
         learning_rate: as `descend` takes it.
         b1, b2, eps, mu_dtype, nesterov: as `scale_by_adopt` takes them.
         use_clipping, clip_value_fn: likewise.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByAdoptState, EmptyState)` (memory: two
@@ -140,4 +143,4 @@ def adopt(
         use_clipping=use_clipping,
         clip_value_fn=clip_value_fn,
     )
-    return descend(direction, learning_rate)
+    return descend(direction, learning_rate, weight_decay, mask)

@@ -6,11 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
@@ -89,7 +85,7 @@ def scale_by_amsgrad(
 
 @transformation
 def amsgrad(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
@@ -97,6 +93,9 @@ def amsgrad(
     mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
+    *,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """AMSGrad: Adam whose mean square never falls, so that it converges.
 
@@ -106,6 +105,7 @@ def amsgrad(
         learning_rate: as `descend` takes it.
         b1, b2, eps, eps_root, mu_dtype: as `scale_by_amsgrad` takes them.
         bias_correction_mu, bias_correction_nu: likewise.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByAmsgradState, EmptyState)` (memory:
@@ -121,4 +121,4 @@ def amsgrad(
     direction = scale_by_amsgrad(
         b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu
     )
-    return descend(direction, learning_rate)
+    return descend(direction, learning_rate, weight_decay, mask)

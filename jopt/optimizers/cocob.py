@@ -4,18 +4,12 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    Params,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, Params, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate
-from ..settings import POSITIVE
+from ..settings import OWN_DECAY, POSITIVE
 
 __all__ = ["COCOBState", "cocob", "scale_by_cocob"]
 
@@ -95,12 +89,12 @@ def scale_by_cocob(
     return per_leaf(COCOBState, init, scale_by_cocob, needs_params=True)
 
 
-@transformation(alpha=POSITIVE, eps=POSITIVE)
+@transformation(alpha=POSITIVE, eps=POSITIVE, weight_decay=OWN_DECAY)
 def cocob(
-    learning_rate: ScalarOrSchedule = 1.0,
+    learning_rate: PerLeaf = 1.0,
     alpha: float = 100.0,
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """COCOB: every parameter bets what it has won on its gradient's sign.

@@ -7,11 +7,17 @@ import jax
 import jax.numpy as jnp
 
 from .. import tree
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule, Updates
+from ..base import (
+    GradientTransformationExtraArgs,
+    MaskOrFn,
+    ScalarOrSchedule,
+    Updates,
+)
 from ..engine import transformation
 from ..engine.whole import per_tree, setting_at
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
-from ..settings import DECAY, POSITIVE, check_number
+from ..parts.decay import which_decay
+from ..settings import DECAY, FINITE, NOT_NEGATIVE, POSITIVE, check_number
 
 __all__ = ["DAdaptAdamWState", "dadapt_adamw"]
 
@@ -27,13 +33,20 @@ class DAdaptAdamWState(NamedTuple):
     count: jax.Array
 
 
-@transformation(eps=POSITIVE, estim_lr0=POSITIVE)
+@transformation(
+    learning_rate=FINITE,
+    eps=POSITIVE,
+    estim_lr0=POSITIVE,
+    weight_decay=NOT_NEGATIVE,
+)
 def dadapt_adamw(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     estim_lr0: float = 1e-6,
     weight_decay: float = 0.0,
+    *,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """AdamW that takes its learning rate from a lower bound of how far it has to go.
 
@@ -55,6 +68,7 @@ def dadapt_adamw(
         eps: added outside the root, positive.
         estim_lr0: the first, too low estimate of the rate, positive.
         weight_decay: decoupled decay, not negative.
+        mask: which leaves decay, as `descend` takes it.
 
     Returns:
         A transformation whose state is `DAdaptAdamWState(exp_avg, exp_avg_sq,
@@ -92,11 +106,12 @@ def dadapt_adamw(
         new = larger(d, numerator, (1 - b3) * tree.norm(sums, 1))
         return rate, dict(estim_lr=new, numerator_weighted=numerator)
 
-    def dadapt_adamw(g, s, p, rate):
+    def dadapt_adamw(g, s, p, rate, decays):
         m = ema(rate * g, s.exp_avg, b1)
         v = ema(abs_sq(g), s.exp_avg_sq, b2)
         total = ema(rate * g, s.grad_sum, b3)
-        u = m / (safe_sqrt(v) + eps) + rate * weight_decay * p
+        u = m / (safe_sqrt(v) + eps)
+        u = u + rate * weight_decay * p if decays else u
         return -u, s._replace(exp_avg=m, exp_avg_sq=v, grad_sum=total)
 
     return per_tree(
@@ -105,6 +120,7 @@ def dadapt_adamw(
         dadapt_adamw,
         reduce=reduce,
         whole=dict(estim_lr=estim_lr0, numerator_weighted=0.0),
+        hint=which_decay(mask),
         needs_params=True,
     )
 

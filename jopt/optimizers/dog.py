@@ -7,20 +7,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from .. import tree
-from ..base import (
-    GradientTransformationExtraArgs,
-    MaskOrFn,
-    Params,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, Params, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..engine.whole import per_tree
 from ..numerics import abs_sq, norm, safe_sqrt
 from ..parts.combine import chain, identity
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate
-from ..settings import FINITE, POSITIVE, check_number
+from ..settings import FINITE, OWN_DECAY, POSITIVE, check_number
 
 __all__ = [
     "DoGState",
@@ -59,12 +53,12 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
     init_params: Params
 
 
-@transformation
+@transformation(weight_decay=OWN_DECAY)
 def dog(
-    learning_rate: ScalarOrSchedule = 1.0,
+    learning_rate: PerLeaf = 1.0,
     init_step: tuple[str, float] = ("heuristic", 1e-6),
     eps: float = 1e-8,
-    weight_decay: float | None = None,
+    weight_decay: PerLeaf | None = None,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """DoG: SGD whose step is the distance come over the gradients seen.
@@ -137,12 +131,12 @@ def dog(
     return _with_decay(direction, learning_rate, weight_decay, mask)
 
 
-@transformation(init_estim_sq_dist=POSITIVE, eps=POSITIVE)
+@transformation(init_estim_sq_dist=POSITIVE, eps=POSITIVE, weight_decay=OWN_DECAY)
 def dowg(
-    learning_rate: ScalarOrSchedule = 1.0,
+    learning_rate: PerLeaf = 1.0,
     init_estim_sq_dist: float | None = None,
     eps: float = 1e-4,
-    weight_decay: float | None = None,
+    weight_decay: PerLeaf | None = None,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """DoWG: DoG that gives later gradients, of longer distances, more weight.

@@ -2,10 +2,11 @@
 
 from jax.typing import ArrayLike
 
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import transformation
 from ..parts.average import trace
 from ..parts.combine import chain, identity
+from ..parts.decay import decay_parts
 from ..parts.differentially_private import differentially_private_aggregate
 from ..parts.scale import scale_by_learning_rate
 from ..settings import NOT_NEGATIVE, POSITIVE
@@ -15,7 +16,7 @@ __all__ = ["dpsgd"]
 
 @transformation(l2_norm_clip=POSITIVE, noise_multiplier=NOT_NEGATIVE)
 def dpsgd(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     l2_norm_clip: float,
     noise_multiplier: float,
     key: ArrayLike | None = None,
@@ -23,6 +24,8 @@ def dpsgd(
     nesterov: bool = False,
     *,
     seed: int | None = None,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """DP-SGD: descent along the noisy mean of the examples' clipped gradients.
 
@@ -38,6 +41,8 @@ def dpsgd(
             `differentially_private_aggregate` takes them.
         momentum: the weight of the past in [0, 1], or `None` for none.
         nesterov: whether to look ahead along the momentum.
+        weight_decay, mask: as `descend` takes them, `l2` after the
+            gradients are private; no decay if `None`.
 
     Returns:
         A transformation of gradients `[batch, ...]`, one for each example, whose state
@@ -60,10 +65,14 @@ def dpsgd(
         Abadi et al., Deep Learning with Differential Privacy, CCS 2016,
         arXiv:1607.00133.
     """
+    before, beside, after = decay_parts(weight_decay, mask)
     return chain(
         differentially_private_aggregate(
             l2_norm_clip, noise_multiplier, key, seed=seed
         ),
+        *before,  # of the mean: what the examples tell is bounded without it
         identity() if momentum is None else trace(momentum, nesterov),
+        *beside,
         scale_by_learning_rate(learning_rate),
+        *after,
     )

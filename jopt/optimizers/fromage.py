@@ -2,18 +2,25 @@
 
 from typing import Any
 
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule
-from ..engine import stateless_leaf, transformation
+import jax
+
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
+from ..engine import transformation
 from ..parts.combine import chain
-from ..parts.decay import add_decayed_weights
+from ..parts.decay import add_decayed_weights, decay_parts
 from ..parts.scale import scale_by_learning_rate, scale_by_trust_ratio
+from ..parts.values import is_schedule
 
 __all__ = ["fromage"]
 
 
 @transformation
 def fromage(
-    learning_rate: ScalarOrSchedule, min_norm: float = 1e-6
+    learning_rate: PerLeaf,
+    min_norm: float = 1e-6,
+    *,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Fromage: a step of a fixed fraction of each leaf's norm.
 
@@ -22,6 +29,8 @@ def fromage(
     Args:
         learning_rate: as `descend` takes it.
         min_norm: lower bound of both norms, not negative.
+        weight_decay, mask: as `descend` takes them, decoupled decay inside
+            the parenthesis; no decay if `None`.
 
     Returns:
         A transformation whose state is `(EmptyState, EmptyState, EmptyState)`. The
@@ -34,15 +43,24 @@ def fromage(
         Bernstein, Vahdat, Yue & Liu, On the distance between two neural networks and
         the stability of learning, NeurIPS 2020, arXiv:2002.03432.
     """
-    if callable(learning_rate):
-        rate: Any = lambda count: _shares(learning_rate(count))[0]  # noqa: E731
-        shrink = add_decayed_weights(lambda count: _shares(learning_rate(count))[1])
-    else:
-        rate, share = _shares(learning_rate)
-        shrink = stateless_leaf(
-            lambda g, p, share: g + share * p, each=lambda: share, needs_params=True
-        )
-    return chain(scale_by_trust_ratio(min_norm), scale_by_learning_rate(rate), shrink)
+    before, beside, after = decay_parts(weight_decay, mask)
+    return chain(
+        *before,
+        scale_by_trust_ratio(min_norm),
+        *beside,
+        scale_by_learning_rate(_share(learning_rate, 0)),
+        add_decayed_weights(_share(learning_rate, 1)),
+        *after,
+    )
+
+
+def _share(learning_rate: Any, i: int) -> Any:
+    """One of the shares of every rate; of a schedule's, at each step."""
+
+    def of(rate):
+        return (lambda t: of(rate(t))) if is_schedule(rate) else _shares(rate)[i]
+
+    return jax.tree.map(of, learning_rate)
 
 
 def _shares(rate):

@@ -15,7 +15,7 @@ from ..base import (
     MaskOrFn,
     OptState,
     Params,
-    ScalarOrSchedule,
+    PerLeaf,
     Updates,
     with_extra_args_support,
 )
@@ -234,12 +234,12 @@ def _matrix(x: jax.Array, numbers: Any, rank: int, leaves: Leaves, i: int) -> _M
 
 @transformation(scale=FINITE)
 def galore(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     rank: int = 128,
     update_proj_gap: int = 200,
     scale: float = 1.0,
     base_optimizer: GradientTransformation | None = None,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     mask: MaskOrFn = None,
     weight_dimension_numbers: WeightDimNumOrFn = None,
 ) -> GradientTransformationExtraArgs:

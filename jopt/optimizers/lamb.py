@@ -1,23 +1,24 @@
 """LAMB: AdamW with steps relative to the norm of each leaf."""
 
-from ..base import GradientTransformationExtraArgs, MaskOrFn, ScalarOrSchedule
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import transformation
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate, scale_by_trust_ratio
+from ..settings import OWN_DECAY
 from .adam import scale_by_adam
 
 __all__ = ["lamb"]
 
 
-@transformation
+@transformation(weight_decay=OWN_DECAY)
 def lamb(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-6,
     eps_root: float = 0.0,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """LAMB: AdamW with steps relative to the norm of each leaf.

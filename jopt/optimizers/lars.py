@@ -1,19 +1,20 @@
 """LARS: momentum with steps relative to the norm of each leaf."""
 
-from ..base import GradientTransformationExtraArgs, MaskOrFn, ScalarOrSchedule
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import transformation
 from ..parts.average import trace
 from ..parts.combine import chain, masked
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate, scale_by_trust_ratio
+from ..settings import OWN_DECAY
 
 __all__ = ["lars"]
 
 
-@transformation
+@transformation(weight_decay=OWN_DECAY)
 def lars(
-    learning_rate: ScalarOrSchedule,
-    weight_decay: float = 0.0,
+    learning_rate: PerLeaf,
+    weight_decay: PerLeaf = 0.0,
     weight_decay_mask: MaskOrFn = True,
     trust_coefficient: float = 0.001,
     eps: float = 0.0,

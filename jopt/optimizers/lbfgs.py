@@ -11,7 +11,7 @@ from ..base import (
     GradientTransformation,
     GradientTransformationExtraArgs,
     Params,
-    ScalarOrSchedule,
+    PerLeaf,
     Updates,
 )
 from ..engine import transformation
@@ -148,7 +148,7 @@ _ZOOM = scale_by_zoom_linesearch(20, initial_guess_strategy="one")
 
 @transformation
 def lbfgs(
-    learning_rate: ScalarOrSchedule | None = None,
+    learning_rate: PerLeaf | None = None,
     memory_size: int = 10,
     scale_init_precond: bool = True,
     linesearch: GradientTransformation | None = _ZOOM,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..base import GradientTransformationExtraArgs, MaskOrFn, ScalarOrSchedule, Updates
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import ema
 from ..parts.clip import clip_elements
@@ -87,11 +87,11 @@ def scale_by_lion(
 
 @transformation
 def lion(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.99,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: float = 1e-3,
+    weight_decay: PerLeaf = 1e-3,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Lion: steps of one size in every coordinate, along the sign of the momentum.

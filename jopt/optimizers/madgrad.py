@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ..base import (
     GradientTransformationExtraArgs,
+    MaskOrFn,
     Params,
     ScalarOrSchedule,
     Updates,
@@ -15,7 +16,7 @@ from ..engine import per_leaf, scalar, transformation
 from ..numerics import abs_sq
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
-from ..settings import DECAY
+from ..settings import DECAY, FINITE, OWN_DECAY
 
 __all__ = ["MadgradState", "madgrad", "scale_by_madgrad"]
 
@@ -29,7 +30,7 @@ class MadgradState(NamedTuple):
     x0: Params
 
 
-@transformation(momentum=DECAY)
+@transformation(learning_rate=FINITE, momentum=DECAY)
 def scale_by_madgrad(
     learning_rate: ScalarOrSchedule, momentum: float = 0.9, eps: float = 1e-6
 ) -> GradientTransformationExtraArgs:
@@ -86,12 +87,14 @@ def scale_by_madgrad(
     return per_leaf(MadgradState, init, scale_by_madgrad, each=each, needs_params=True)
 
 
-@transformation(momentum=DECAY)
+@transformation(learning_rate=FINITE, momentum=DECAY, weight_decay=OWN_DECAY)
 def madgrad(
     learning_rate: ScalarOrSchedule,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     eps: float = 1e-6,
+    *,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """MADGRAD: dual averaging with an adaptive step and momentum.
 
@@ -103,6 +106,7 @@ def madgrad(
         weight_decay: an L2 penalty, not negative; smaller ones suit than for other
             methods.
         eps: added to the root and to the learning rate, not negative.
+        mask: which leaves decay, as `descend` takes it.
 
     Returns:
         A transformation whose state is `(EmptyState, MadgradState)` (memory: three
@@ -119,4 +123,4 @@ def madgrad(
         Averaged Gradient Method for Stochastic Optimization, 2021, arXiv:2101.11075.
     """
     direction = scale_by_madgrad(learning_rate, momentum, eps)
-    return chain(add_decayed_weights(weight_decay), direction)
+    return chain(add_decayed_weights(weight_decay, mask), direction)

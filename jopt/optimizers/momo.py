@@ -6,11 +6,17 @@ import jax
 import jax.numpy as jnp
 
 from .. import tree
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule, Updates
+from ..base import (
+    GradientTransformationExtraArgs,
+    MaskOrFn,
+    ScalarOrSchedule,
+    Updates,
+)
 from ..engine import transformation
 from ..engine.whole import per_tree, setting_at
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
-from ..settings import FINITE
+from ..parts.decay import which_decay
+from ..settings import FINITE, NOT_NEGATIVE
 from .polyak_sgd import loss_value, over_square
 
 __all__ = ["MomoAdamState", "MomoState", "momo", "momo_adam"]
@@ -37,13 +43,15 @@ class MomoAdamState(NamedTuple):
     count: jax.Array
 
 
-@transformation(lower_bound=FINITE)
+@transformation(learning_rate=FINITE, lower_bound=FINITE, weight_decay=NOT_NEGATIVE)
 def momo(
     learning_rate: ScalarOrSchedule = 1.0,
     beta: float = 0.9,
     lower_bound: float = 0.0,
     weight_decay: float = 0.0,
     adapt_lower_bound: bool = False,
+    *,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """MoMo: momentum whose step is what a model of the loss promises, if not longer.
 
@@ -68,6 +76,7 @@ def momo(
         lower_bound: a lower bound of the loss; where `lb` starts.
         weight_decay: decay, not negative, in the step's model as in the step.
         adapt_lower_bound: whether to estimate `lb`, where none is known.
+        mask: which leaves decay, as `descend` takes it; for the others `k` is 1.
 
     Returns:
         A transformation whose state is `MomoState(exp_avg, barf: f32[], gamma: f32[],
@@ -97,7 +106,7 @@ def momo(
     def mean(x, before, first):
         return jnp.where(first, x, ema(x, before, beta))
 
-    def reduce(gs, s, ps, *, value=None, **extra_args):
+    def reduce(gs, s, ps, *, hints, value=None, **extra_args):
         first = s.count == 1
         loss = loss_value("momo", value, s.barf)
         rate = setting_at("momo", "learning_rate", learning_rate, s.count, s.barf)
@@ -108,18 +117,19 @@ def momo(
             rate,
             1 + rate * weight_decay,
             barf - gamma,
-            _dot(m, ps),
-            tree.norm(m),
+            [_dot(*x) for x in _parted(hints, m, ps)],
+            [tree.norm(x) for (x,) in _parted(hints, m)],
             s.lb,
             lower_bound if adapt_lower_bound else None,
         )
         new = dict(barf=barf, gamma=gamma, lb=lb)
         return (first, step, rate * weight_decay), new
 
-    def momo(g, s, p, numbers):
+    def momo(g, s, p, numbers, decays):
         first, step, decay = numbers
         m = mean(g, s.exp_avg, first)
-        return -(step * m + decay * p) / (1 + decay), s._replace(exp_avg=m)
+        u = (step * m + decay * p) / (1 + decay) if decays else step * m
+        return -u, s._replace(exp_avg=m)
 
     return per_tree(
         MomoState,
@@ -127,11 +137,12 @@ def momo(
         momo,
         reduce=reduce,
         whole=dict(barf=0.0, gamma=0.0, lb=lower_bound),
+        hint=which_decay(mask),
         needs_params=True,
     )
 
 
-@transformation(lower_bound=FINITE)
+@transformation(learning_rate=FINITE, lower_bound=FINITE, weight_decay=NOT_NEGATIVE)
 def momo_adam(
     learning_rate: ScalarOrSchedule = 1e-2,
     b1: float = 0.9,
@@ -140,6 +151,8 @@ def momo_adam(
     lower_bound: float = 0.0,
     weight_decay: float = 0.0,
     adapt_lower_bound: bool = False,
+    *,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """MoMo-Adam: Adam whose step is what a model of the loss promises, if not longer.
 
@@ -164,6 +177,7 @@ def momo_adam(
         lower_bound: a lower bound of the loss; where `lb` starts.
         weight_decay: decay, not negative, in the step's model as in the step.
         adapt_lower_bound: whether to estimate `lb`, where none is known.
+        mask: which leaves decay, as `descend` takes it; for the others `k` is 1.
 
     Returns:
         A transformation whose state is `MomoAdamState(exp_avg, exp_avg_sq, barf:
@@ -192,7 +206,7 @@ def momo_adam(
         m, v = ema(g, m, b1), ema(abs_sq(g), v, b2)
         return m, v, m / (safe_sqrt(scale * v) + eps)
 
-    def reduce(gs, s, ps, *, value=None, **extra_args):
+    def reduce(gs, s, ps, *, hints, value=None, **extra_args):
         loss = loss_value("momo_adam", value, s.barf)
         rate = setting_at("momo_adam", "learning_rate", learning_rate, s.count, s.barf)
         rho = one_minus_power(b1, s.count).astype(s.barf.dtype)
@@ -205,19 +219,19 @@ def momo_adam(
             rate / rho,
             1 + rate * weight_decay,
             (barf - gamma) / rho,
-            _dot(m, ps) / rho,
-            safe_sqrt(_dot(m, u) / rho),
+            [_dot(*x) / rho for x in _parted(hints, m, ps)],
+            [safe_sqrt(_dot(*x) / rho) for x in _parted(hints, m, u)],
             s.lb,
             lower_bound if adapt_lower_bound else None,
         )
         new = dict(barf=barf, gamma=gamma, lb=lb)
         return (scale, step, rate * weight_decay), new
 
-    def momo_adam(g, s, p, numbers):
+    def momo_adam(g, s, p, numbers, decays):
         scale, step, decay = numbers
         m, v, u = moments(g, s.exp_avg, s.exp_avg_sq, scale)
-        u = -(step * u + decay * p) / (1 + decay)
-        return u, s._replace(exp_avg=m, exp_avg_sq=v)
+        u = (step * u + decay * p) / (1 + decay) if decays else step * u
+        return -u, s._replace(exp_avg=m, exp_avg_sq=v)
 
     return per_tree(
         MomoAdamState,
@@ -225,23 +239,37 @@ def momo_adam(
         momo_adam,
         reduce=reduce,
         whole=dict(barf=0.0, gamma=0.0, lb=lower_bound),
+        hint=which_decay(mask),
         needs_params=True,
     )
 
 
-def _step(rate, k, gap, dot, size, lb, lower_bound) -> tuple[jax.Array, jax.Array]:
-    """The step along the mean gradient, of norm `size`, and the new lower bound.
+def _step(rate, k, gap, dots, sizes, lb, lower_bound) -> tuple[jax.Array, jax.Array]:
+    """The step along the mean gradient, and the new lower bound.
 
-    `gap` is the mean loss less the mean of `<g, p>`, and `dot` is `<m, p>`, both with
-    the weights of an average; `k` is what the decay divides by.
+    `gap` is the mean loss less the mean of `<g, p>`, with the weights of an average.
+    `dots` are `<m, p>`, with the same weights, and `sizes` the norms of `m`, of the
+    leaves that decay, which is to divide them by `k`, and of the others.
     """
+    # Without such leaves the sums are zeros of a dtype of their own.
+    dots, sizes = ([jnp.asarray(x, gap.dtype) for x in xs] for xs in (dots, sizes))
+    dot, size = sum(dots), jnp.hypot(*sizes)
+    ahead = gap + dots[0] / k + dots[1]  # the model's loss where the decay alone leads
     if lower_bound is not None:
-        now = gap + dot / k
-        lb = jnp.where(now < lb, jnp.maximum(now / 2, lower_bound), lb)
-    step = jnp.minimum(rate, over_square(jnp.maximum(k * (gap - lb) + dot, 0), size))
+        lb = jnp.where(ahead < lb, jnp.maximum(ahead / 2, lower_bound), lb)
+    slope = jnp.hypot(sizes[0] / jnp.sqrt(k), sizes[1])
+    step = jnp.minimum(rate, over_square(jnp.maximum(ahead - lb, 0), slope))
     if lower_bound is not None:
         lb = jnp.maximum(gap + dot - step * size * size / 2, lower_bound)
     return step, lb
+
+
+def _parted(decays: list[bool], *columns: list) -> list[tuple[list, ...]]:
+    """The columns of the leaves that decay, and those of the others."""
+    return [
+        tuple([x for x, d in zip(column, decays) if d is keep] for column in columns)
+        for keep in (True, False)
+    ]
 
 
 def _dot(xs: Any, ys: Any) -> jax.Array:

@@ -15,7 +15,7 @@ from ..base import (
     GradientTransformationExtraArgs,
     MaskOrFn,
     Params,
-    ScalarOrSchedule,
+    PerLeaf,
     Updates,
 )
 from ..engine import from_plan, per_leaf, transformation
@@ -25,7 +25,7 @@ from ..engine.stages import in_sequence, plan_of
 from ..linalg import COEFFICIENTS, PRECONDITIONINGS, orthogonalize
 from ..numerics import cast, compute_dtype, ema, one_minus_power
 from ..parts.combine import chain, partition
-from ..parts.decay import add_decayed_weights
+from ..parts.decay import decay_parts
 from ..parts.scale import scale_by_learning_rate
 from ..settings import NOT_NEGATIVE, check_integer
 from ..tree.selection import is_function
@@ -290,12 +290,12 @@ def _scale_by_shape(
 
 @transformation(consistent_rms=NOT_NEGATIVE)
 def muon(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     ns_coeffs: Any = STANDARD,
     ns_steps: int = 5,
     beta: float = 0.95,
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     weight_decay_mask: MaskOrFn = None,
     mu_dtype: DTypeLike | None = None,
     *,
@@ -305,8 +305,8 @@ def muon(
     adam_b1: float = 0.9,
     adam_b2: float = 0.999,
     adam_eps_root: float = 0.0,
-    adam_weight_decay: float = 0.0,
-    adam_learning_rate: ScalarOrSchedule | None = None,
+    adam_weight_decay: PerLeaf = 0.0,
+    adam_learning_rate: PerLeaf | None = None,
     muon_weight_dimension_numbers: WeightDimNumOrFn = None,
     consistent_rms: float | None = None,
 ) -> GradientTransformationExtraArgs:
@@ -348,9 +348,11 @@ def muon(
         numbers = dimension_numbers(spec, params)
         return jax.tree.map(lambda x, n: "muon" if n else "adam", params, numbers)
 
+    before, beside, after = decay_parts(weight_decay, weight_decay_mask)
     return partition(
         {
             "muon": chain(
+                *before,
                 scale_by_muon(
                     ns_coeffs,
                     ns_steps,
@@ -363,8 +365,9 @@ def muon(
                     weight_dimension_numbers=spec,
                 ),
                 _scale_by_shape(spec, consistent_rms),
-                add_decayed_weights(weight_decay, weight_decay_mask),
+                *beside,
                 scale_by_learning_rate(learning_rate),
+                *after,
             ),
             "adam": adamw(
                 learning_rate if adam_learning_rate is None else adam_learning_rate,

@@ -2,7 +2,7 @@
 
 from jax.typing import ArrayLike
 
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import transformation
 from ..parts.noise import add_noise
 from ..parts.scale import descend
@@ -13,12 +13,14 @@ __all__ = ["noisy_sgd"]
 
 @transformation(gamma=FINITE)
 def noisy_sgd(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     eta: float = 0.01,
     gamma: float = 0.55,
     key: ArrayLike | None = None,
     *,
     seed: int | None = None,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Stochastic gradient descent with Gaussian noise that fades over the steps.
 
@@ -29,6 +31,7 @@ def noisy_sgd(
         eta: variance of the noise at the first step, not negative.
         gamma: how fast it falls.
         key, seed: where the noise comes from, as `add_noise` takes them.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(AddNoiseState, EmptyState)` (memory: none of
@@ -44,4 +47,5 @@ def noisy_sgd(
         Neelakantan et al., Adding Gradient Noise Improves Learning for Very Deep
         Networks, 2015, arXiv:1511.06807.
     """
-    return descend(add_noise(eta, gamma, key, seed=seed), learning_rate)
+    direction = add_noise(eta, gamma, key, seed=seed)
+    return descend(direction, learning_rate, weight_decay, mask)

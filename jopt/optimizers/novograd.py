@@ -6,14 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..base import (
-    GradientTransformationExtraArgs,
-    ScalarOrSchedule,
-    Updates,
-)
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, safe_sqrt
+from ..parts.decay import which_decay
 from ..parts.scale import descend
+from ..settings import NOT_NEGATIVE
 
 __all__ = ["ScaleByNovogradState", "novograd", "scale_by_novograd"]
 
@@ -26,7 +24,7 @@ class ScaleByNovogradState(NamedTuple):
     nu: Updates
 
 
-@transformation
+@transformation(weight_decay=NOT_NEGATIVE)
 def scale_by_novograd(
     b1: float = 0.9,
     b2: float = 0.25,
@@ -34,6 +32,8 @@ def scale_by_novograd(
     eps_root: float = 0.0,
     weight_decay: float = 0.0,
     mu_dtype: DTypeLike | None = None,
+    *,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """NovoGrad's direction: momentum of gradients over the mean norm of their leaf.
 
@@ -49,6 +49,7 @@ def scale_by_novograd(
         weight_decay: added to the normalized gradient, not negative.
         mu_dtype: dtype `mu` is stored in. The parameter's, or float32 if that has 16
             bits, if `None`.
+        mask: which leaves decay, as `descend` takes it.
 
     Returns:
         A transformation whose state is `ScaleByNovogradState(count: i32[], mu, nu)`,
@@ -68,11 +69,12 @@ def scale_by_novograd(
             mu=jnp.zeros_like(p, dtype=mu_dtype), nu=jnp.zeros((), p.real.dtype)
         )
 
-    def scale_by_novograd(g, s, p, first):
+    def scale_by_novograd(g, s, p, first, decays):
         square = jnp.sum(abs_sq(g))
         nu = jnp.where(first, square, ema(square, s.nu, b2))
         below = safe_sqrt(nu + eps_root) + eps
-        mu = b1 * s.mu + g / jnp.where(below == 0, 1, below) + weight_decay * p
+        u = g / jnp.where(below == 0, 1, below)
+        mu = b1 * s.mu + (u + weight_decay * p if decays else u)
         return mu, s._replace(mu=mu, nu=nu)
 
     return per_leaf(
@@ -80,18 +82,21 @@ def scale_by_novograd(
         init,
         scale_by_novograd,
         each=lambda t: t == 1,
+        hint=which_decay(mask),
         needs_params=True,
     )
 
 
-@transformation
+@transformation(weight_decay=NOT_NEGATIVE)
 def novograd(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.25,
     eps: float = 1e-6,
     eps_root: float = 0.0,
     weight_decay: float = 0.0,
+    *,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """NovoGrad: momentum of gradients normalized leaf by leaf.
 
@@ -100,6 +105,7 @@ def novograd(
     Args:
         learning_rate: as `descend` takes it.
         b1, b2, eps, eps_root, weight_decay: as `scale_by_novograd` takes them.
+        mask: which leaves decay, as `descend` takes it.
 
     Returns:
         A transformation whose state is `(ScaleByNovogradState, EmptyState)` (memory:
@@ -112,5 +118,5 @@ def novograd(
         Ginsburg et al., Stochastic Gradient Methods with Layer-wise Adaptive Moments
         for Training of Deep Networks, 2019, arXiv:1905.11286.
     """
-    direction = scale_by_novograd(b1, b2, eps, eps_root, weight_decay)
+    direction = scale_by_novograd(b1, b2, eps, eps_root, weight_decay, mask=mask)
     return descend(direction, learning_rate)

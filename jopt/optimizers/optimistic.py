@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule, Updates
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import transformation
 from ..engine.whole import per_tree
 from ..parts.combine import chain
+from ..parts.decay import decay_parts
 from ..parts.scale import descend, scale_by_learning_rate
 from ..settings import FINITE, check_number
 from .adam import scale_by_adam
@@ -85,7 +86,12 @@ def scale_by_optimistic_gradient(
 
 @transformation(alpha=FINITE, beta=FINITE)
 def optimistic_gradient_descent(
-    learning_rate: ScalarOrSchedule, alpha: float = 1.0, beta: float = 1.0
+    learning_rate: PerLeaf,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    *,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Optimistic gradient descent, for games: it does not circle around saddle points.
 
@@ -97,6 +103,7 @@ def optimistic_gradient_descent(
     Args:
         learning_rate: as `descend` takes it.
         alpha, beta: as `scale_by_optimistic_gradient` takes them.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByOptimisticGradientState, EmptyState)`
@@ -110,12 +117,13 @@ def optimistic_gradient_descent(
         Optimistic Gradient Methods for Saddle Point Problems, AISTATS 2020,
         arXiv:1901.08511.
     """
-    return descend(scale_by_optimistic_gradient(alpha, beta), learning_rate)
+    direction = scale_by_optimistic_gradient(alpha, beta)
+    return descend(direction, learning_rate, weight_decay, mask)
 
 
 @transformation(alpha=FINITE, beta=FINITE)
 def optimistic_adam_v2(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
@@ -125,6 +133,8 @@ def optimistic_adam_v2(
     eps_root: float = 0.0,
     mu_dtype: DTypeLike | None = None,
     nesterov: bool = True,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Optimistic Adam: Adam's direction and its change since the step before.
 
@@ -136,6 +146,7 @@ def optimistic_adam_v2(
         learning_rate: as `descend` takes it.
         alpha, beta: as `scale_by_optimistic_gradient` takes them.
         b1, b2, eps, eps_root, mu_dtype, nesterov: as `scale_by_adam` takes them.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByAdamState,
@@ -152,4 +163,6 @@ def optimistic_adam_v2(
     """
     adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
     optimistic = scale_by_optimistic_gradient(alpha, beta)
-    return chain(adam, optimistic, scale_by_learning_rate(learning_rate))
+    before, beside, after = decay_parts(weight_decay, mask)
+    rate = scale_by_learning_rate(learning_rate)
+    return chain(*before, adam, optimistic, *beside, rate, *after)

@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from .. import tree
-from ..base import EmptyState, GradientTransformationExtraArgs, ScalarOrSchedule
+from ..base import (
+    EmptyState,
+    GradientTransformationExtraArgs,
+    MaskOrFn,
+    PerLeaf,
+    ScalarOrSchedule,
+    WeightDecay,
+)
 from ..engine import from_plan, transformation
 from ..engine.stages import in_sequence, plan_of
 from ..engine.whole import per_tree
@@ -81,6 +88,9 @@ def polyak_sgd(
     f_min: float = 0.0,
     eps: float = 0.0,
     variant: str = "sps",
+    *,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """SGD with Polyak's step: how far the loss has to fall, over the squared gradient.
 
@@ -96,6 +106,8 @@ def polyak_sgd(
         eps: added to the squared norm, not negative.
         variant: `"sps"`, or `"sps+"` for no step where the loss is below `f_min`; the
             other climbs there.
+        weight_decay, mask: as `descend` takes them, but not `l2`: decay times
+            `scaling`, which the step knows nothing of. No decay if `None`.
 
     Returns:
         A transformation whose state is `((EmptyState, EmptyState), EmptyState)`; the
@@ -120,10 +132,16 @@ def polyak_sgd(
         Schaipp, Function Value Learning, 2023, arXiv:2307.14528, for `"sps+"`.
     """
     step = scale_by_polyak(f_min, max_learning_rate, eps, variant)
+    if isinstance(weight_decay, WeightDecay) and weight_decay.kind == "l2":
+        raise TypeError(
+            "polyak_sgd: weight_decay must not be l2: the step is found from the loss, "
+            "so add the penalty to the loss"
+        )
+    last = sgd(scaling, weight_decay=weight_decay, mask=mask)
     # The step is that of the gradient itself, so it comes first; in the state, last.
     return from_plan(
         in_sequence(
-            [plan_of(step), plan_of(sgd(scaling))],
+            [plan_of(step), plan_of(last)],
             wrap=lambda parts: (parts[1], parts[0]),
             unwrap=lambda state: (state[1], state[0]),
         )

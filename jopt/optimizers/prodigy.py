@@ -13,11 +13,10 @@ from ..base import (
     Updates,
 )
 from ..engine import transformation
-from ..engine.leaves import resolve
-from ..engine.stages import Mask
 from ..engine.whole import per_tree
 from ..numerics import abs_sq, ema, safe_sqrt
-from ..settings import DECAY, POSITIVE
+from ..parts.decay import which_decay
+from ..settings import DECAY, FINITE, NOT_NEGATIVE, POSITIVE
 from .dadapt_adamw import corrected, larger, square_root, two_decays
 
 __all__ = ["ProdigyState", "prodigy"]
@@ -35,7 +34,14 @@ class ProdigyState(NamedTuple):
     count: jax.Array
 
 
-@transformation(beta3=DECAY, eps=POSITIVE, estim_lr0=POSITIVE, estim_lr_coef=POSITIVE)
+@transformation(
+    learning_rate=FINITE,
+    beta3=DECAY,
+    eps=POSITIVE,
+    estim_lr0=POSITIVE,
+    estim_lr_coef=POSITIVE,
+    weight_decay=NOT_NEGATIVE,
+)
 def prodigy(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[float, float] = (0.9, 0.999),
@@ -126,19 +132,12 @@ def prodigy(
         u = u + weight_decay * p if decays else u
         return -rate * u, s._replace(exp_avg=m, exp_avg_sq=v, grad_sum=total)
 
-    def decays(params):
-        shown = True if weight_decay_mask is None else weight_decay_mask
-        shown = resolve(Mask(shown), params)
-        return jax.tree.map(
-            lambda keep, part: jax.tree.map(lambda _: bool(keep), part), shown, params
-        )
-
     return per_tree(
         ProdigyState,
         init,
         prodigy,
         reduce=reduce,
         whole=dict(estim_lr=estim_lr0, numerator_weighted=0.0),
-        hint=decays,
+        hint=which_decay(weight_decay_mask),
         needs_params=True,
     )

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
@@ -114,7 +114,7 @@ def scale_by_radam(
 
 @transformation(threshold=Range(4))
 def radam(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
@@ -122,6 +122,8 @@ def radam(
     threshold: float = 5.0,
     *,
     nesterov: bool = False,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """RAdam: Adam with a warm-up that its own variance prescribes.
 
@@ -130,6 +132,7 @@ def radam(
     Args:
         learning_rate: as `descend` takes it.
         b1, b2, eps, eps_root, threshold, nesterov: as `scale_by_radam` takes them.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByRadamState, EmptyState)` (memory: two
@@ -143,4 +146,4 @@ def radam(
         2020, arXiv:1908.03265.
     """
     direction = scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov)
-    return descend(direction, learning_rate)
+    return descend(direction, learning_rate, weight_decay, mask)

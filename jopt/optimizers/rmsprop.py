@@ -5,11 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule, Updates
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.average import trace
 from ..parts.combine import chain, identity
+from ..parts.decay import decay_parts
 from ..parts.scale import scale_by_learning_rate
 from ..settings import DECAY
 
@@ -163,7 +164,7 @@ def _over_root(g, square, eps, eps_in_sqrt):
 
 @transformation(decay=DECAY)
 def rmsprop(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     decay: float = 0.9,
     eps: float = 1e-8,
     initial_scale: float = 0.0,
@@ -172,6 +173,9 @@ def rmsprop(
     momentum: float | None = None,
     nesterov: bool = False,
     bias_correction: bool = False,
+    *,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """RMSProp: the gradient over its root mean square, with or without momentum.
 
@@ -186,6 +190,8 @@ def rmsprop(
         centered: whether to divide by the standard deviation.
         momentum: the weight of past steps in [0, 1], or `None` for none.
         nesterov: whether to look ahead along the momentum.
+        weight_decay, mask: as `descend` takes them, outside the momentum;
+            no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByRmsState, EmptyState, EmptyState)`
@@ -199,8 +205,12 @@ def rmsprop(
         Sequences With Recurrent Neural Networks, 2013, arXiv:1308.0850.
     """
     direction = scale_by_stddev if centered else scale_by_rms
+    # Momentum comes after the learning rate, and decoupled decay after that.
+    before, _, after = decay_parts(weight_decay, mask, learning_rate=learning_rate)
     return chain(
+        *before,
         direction(decay, eps, initial_scale, eps_in_sqrt, bias_correction),
         scale_by_learning_rate(learning_rate),
         identity() if momentum is None else trace(momentum, nesterov),
+        *after,
     )

@@ -4,15 +4,22 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from ..base import GradientTransformationExtraArgs, Updates
+from ..base import (
+    GradientTransformationExtraArgs,
+    MaskOrFn,
+    PerLeaf,
+    Updates,
+)
 from ..engine import per_leaf, transformation
 from ..parts.combine import chain
+from ..parts.decay import decay_parts
 from ..parts.scale import scale
-from ..settings import FRACTION, POSITIVE, Range
+from ..settings import FINITE, FRACTION, POSITIVE, Range
 
 __all__ = ["ScaleByRpropState", "rprop", "scale_by_rprop"]
 
 _RANGES = dict(
+    learning_rate=FINITE,
     eta_minus=FRACTION,
     eta_plus=Range(1),
     min_step_size=POSITIVE,
@@ -90,6 +97,9 @@ def rprop(
     eta_plus: float = 1.2,
     min_step_size: float = 1e-6,
     max_step_size: float = 50.0,
+    *,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Rprop: step sizes that grow while the sign of the gradient stays.
 
@@ -101,6 +111,8 @@ def rprop(
         learning_rate: the first step size, a number.
         eta_minus, eta_plus, min_step_size, max_step_size: as `scale_by_rprop` takes
             them.
+        weight_decay, mask: as `descend` takes them, decoupled decay times
+            `learning_rate` for good; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByRpropState, EmptyState)` (memory: two
@@ -114,9 +126,12 @@ def rprop(
         Learning: The RPROP Algorithm, ICNN 1993. Igel & Huesken, Improving the Rprop
         Learning Algorithm, 2000.
     """
+    before, _, after = decay_parts(weight_decay, mask, learning_rate=learning_rate)
     return chain(
+        *before,
         scale_by_rprop(
             learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
         ),
         scale(-1.0),
+        *after,
     )

@@ -2,7 +2,7 @@
 
 from jax.typing import DTypeLike
 
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import transformation
 from ..parts.average import trace
 from ..parts.combine import identity
@@ -13,10 +13,13 @@ __all__ = ["sgd"]
 
 @transformation
 def sgd(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     momentum: float | None = None,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
+    *,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Stochastic gradient descent, plain or with (Nesterov's) momentum.
 
@@ -31,6 +34,7 @@ def sgd(
         momentum: the weight of the past in [0, 1], or `None` for none.
         nesterov: whether to look ahead along the momentum.
         accumulator_dtype: dtype the momentum is stored in, as `trace` takes it.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(TraceState, EmptyState)` with momentum
@@ -45,6 +49,7 @@ def sgd(
         Dahl & Hinton, On the importance of initialization and momentum in deep
         learning, ICML 2013.
     """
-    if momentum is None:
-        return descend(identity(), learning_rate)
-    return descend(trace(momentum, nesterov, accumulator_dtype), learning_rate)
+    direction = identity()
+    if momentum is not None:
+        direction = trace(momentum, nesterov, accumulator_dtype)
+    return descend(direction, learning_rate, weight_decay, mask)

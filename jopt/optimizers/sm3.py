@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule, Updates
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, safe_sqrt
 from ..parts.scale import descend
@@ -83,7 +83,11 @@ def _most(x: jax.Array, axis: int) -> jax.Array:
 
 @transformation
 def sm3(
-    learning_rate: ScalarOrSchedule, momentum: float = 0.9
+    learning_rate: PerLeaf,
+    momentum: float = 0.9,
+    *,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """SM3: Adagrad in the memory of momentum.
 
@@ -92,6 +96,7 @@ def sm3(
     Args:
         learning_rate: as `descend` takes it.
         momentum: decay of the mean direction, in [0, 1).
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleBySM3State, EmptyState)` (memory: a
@@ -104,4 +109,4 @@ def sm3(
         Anil, Gupta, Koren & Singer, Memory-Efficient Adaptive Optimization, NeurIPS
         2019, arXiv:1901.11150.
     """
-    return descend(scale_by_sm3(momentum), learning_rate)
+    return descend(scale_by_sm3(momentum), learning_rate, weight_decay, mask)

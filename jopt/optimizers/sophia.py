@@ -13,7 +13,7 @@ from ..base import (
     GradientTransformation,
     GradientTransformationExtraArgs,
     MaskOrFn,
-    ScalarOrSchedule,
+    PerLeaf,
     Updates,
     with_extra_args_support,
 )
@@ -215,11 +215,11 @@ def _print_win_rate(updates: Updates, bound: float, count: jax.Array, every: int
 
 @transformation(gamma=NOT_NEGATIVE, eps=POSITIVE)
 def sophia(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.965,
     b2: float = 0.99,
     eps: float = 1e-8,
-    weight_decay: float = 1e-4,
+    weight_decay: PerLeaf = 1e-4,
     weight_decay_mask: MaskOrFn | Callable = None,
     gamma: float = 0.01,
     clip_threshold: float | None = 1.0,

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from ..base import GradientTransformationExtraArgs, ScalarOrSchedule
+from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
@@ -70,10 +70,13 @@ def scale_by_yogi(
 
 @transformation
 def yogi(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-3,
+    *,
+    weight_decay: PerLeaf | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Yogi: Adam whose effective learning rate cannot grow fast.
 
@@ -82,6 +85,7 @@ def yogi(
     Args:
         learning_rate: as `descend` takes it.
         b1, b2, eps: as `scale_by_yogi` takes them.
+        weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
         A transformation whose state is `(ScaleByYogiState, EmptyState)` (memory: two
@@ -94,4 +98,4 @@ def yogi(
         Zaheer, Reddi, Sachan, Kale & Kumar, Adaptive Methods for Nonconvex
         Optimization, NeurIPS 2018.
     """
-    return descend(scale_by_yogi(b1, b2, eps), learning_rate)
+    return descend(scale_by_yogi(b1, b2, eps), learning_rate, weight_decay, mask)

@@ -240,12 +240,6 @@ def partition(
     for label, tx in transforms.items():
         check_transformation("partition", f"transforms[{label!r}]", tx)
 
-    def shown(label):
-        def mask(params):
-            return jax.tree.map(lambda x: bool(x == label), labels(params))
-
-        return Mask(mask, mask_compatible_extra_args)
-
     def labels(params):
         labels = _labels(params, param_labels)
         _check_labels(labels, transforms)
@@ -262,7 +256,8 @@ def partition(
             )
         return [states[label] for label in transforms]
 
-    plans = [_masked(tx, shown(label)) for label, tx in transforms.items()]
+    masks = [Mask(labels, mask_compatible_extra_args, (label,)) for label in transforms]
+    plans = [_masked(tx, mask) for tx, mask in zip(transforms.values(), masks)]
     return from_plan(
         in_sequence(
             plans, lambda states: PartitionState(dict(zip(transforms, states))), unwrap

@@ -1,15 +1,30 @@
 """Weight decay."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 
-from ..base import EmptyState, GradientTransformationExtraArgs, MaskOrFn, Schedule
-from ..engine import per_leaf, scalar, stateless_leaf, transformation
-from ..settings import FINITE
+from ..base import (
+    EmptyState,
+    GradientTransformationExtraArgs,
+    MaskOrFn,
+    PerLeaf,
+    WeightDecay,
+)
+from ..engine import per_leaf, transformation
+from ..settings import OWN_DECAY, Range, check_numbers, rules_as_tree
+from ..tree import select, values_of
 from .combine import masked
+from .values import is_scheduled, products
 
-__all__ = ["AddDecayedWeightsState", "WeightDecaySchedule", "add_decayed_weights"]
+__all__ = [
+    "AddDecayedWeightsState",
+    "WeightDecaySchedule",
+    "add_decayed_weights",
+    "independent",
+    "l2",
+]
 
 AddDecayedWeightsState = EmptyState
 
@@ -20,9 +35,9 @@ class WeightDecaySchedule(NamedTuple):
     count: jax.Array
 
 
-@transformation(weight_decay=FINITE)
+@transformation(weight_decay=Range(per_leaf=True))
 def add_decayed_weights(
-    weight_decay: float | Schedule = 0.0, mask: MaskOrFn = None
+    weight_decay: PerLeaf = 0.0, mask: MaskOrFn = None
 ) -> GradientTransformationExtraArgs:
     """Adds a multiple of the parameters to the updates.
 
@@ -32,7 +47,8 @@ def add_decayed_weights(
     direction it is an L2 penalty.
 
     Args:
-        weight_decay: the multiple, or a schedule of it over the steps taken so far.
+        weight_decay: the multiple, or a schedule of it over the steps taken so far; or
+            several, as `descend` takes them: 0 for leaves that no pattern chooses.
         mask: which leaves decay: a tree of booleans or a function that makes one; all
             if `None`.
 
@@ -40,6 +56,10 @@ def add_decayed_weights(
         A transformation whose state is `EmptyState()`, or
         `WeightDecaySchedule(count: i32[])` with a schedule; in a `MaskedState` with a
         mask. It needs the parameters.
+
+    Raises:
+        ValueError: a pattern chooses no leaf.
+        TypeError: `weight_decay` holds something that is no number or schedule.
 
     Example:
         >>> tx = jopt.add_decayed_weights(0.1)
@@ -50,24 +70,113 @@ def add_decayed_weights(
         Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019,
         arXiv:1711.05101.
     """
+    return decayed(1, mask, weight_decay=weight_decay)
 
-    def add_decayed_weights(g, p, weight_decay):
-        return g + weight_decay * p
 
-    if callable(schedule := weight_decay):
-
-        def each(t):
-            return scalar("add_decayed_weights", "weight_decay", schedule(t - 1))
-
-        def rule(g, s, p, weight_decay):
-            return add_decayed_weights(g, p, weight_decay), s
-
-        rule.__qualname__ = "add_decayed_weights"
-        tx = per_leaf(
-            WeightDecaySchedule, lambda p: {}, rule, each=each, needs_params=True
-        )
-    else:
-        tx = stateless_leaf(
-            add_decayed_weights, each=lambda: weight_decay, needs_params=True
-        )
+def decayed(
+    factor: float, mask: MaskOrFn, **settings: Any
+) -> GradientTransformationExtraArgs:
+    """Adds a multiple of the parameters: the factor times all of the settings."""
+    state = WeightDecaySchedule if is_scheduled(settings) else EmptyState
+    numbers = products("add_decayed_weights", factor, **settings)
+    tx = per_leaf(state, lambda p: {}, _plus_decay, by_leaf=numbers, needs_params=True)
     return tx if mask is None else masked(tx, mask)
+
+
+def _plus_decay(g, s, p, weight_decay):
+    return g + weight_decay * p, s
+
+
+_plus_decay.__qualname__ = "add_decayed_weights"
+
+
+# -------------------------------------------------------------------------- its kinds
+
+
+def l2(weight_decay: PerLeaf) -> WeightDecay:
+    """Weight decay as an L2 penalty: it is added to the gradient.
+
+        g <- g + weight_decay p        before the direction is made of it
+
+    So the moments of the method see it, and an adaptive method scales it as it does the
+    gradient. The penalty is `weight_decay |p|^2 / 2`.
+
+    Args:
+        weight_decay: not negative, as `descend` takes it.
+
+    Returns:
+        What optimizers take as `weight_decay`.
+
+    Raises:
+        ValueError: a number is negative or not finite.
+        TypeError: there is something that is no number or schedule.
+
+    Example:
+        >>> jopt.adam(1e-3, weight_decay=jopt.l2(1e-4))
+        adam(0.001, weight_decay=l2(0.0001))
+    """
+    return _of_kind("l2", weight_decay)
+
+
+def independent(weight_decay: PerLeaf) -> WeightDecay:
+    """Weight decay that does not depend on the learning rate.
+
+        p <- p - u - weight_decay p        with u the step of the method
+
+    The learning rate can be tuned without it. The paper's decay follows the schedule of
+    the learning rate, not its size: give a schedule to have that.
+
+    Args:
+        weight_decay: not negative, as `descend` takes it.
+
+    Returns:
+        What optimizers take as `weight_decay`.
+
+    Raises:
+        ValueError: a number is negative or not finite.
+        TypeError: there is something that is no number or schedule.
+
+    Example:
+        >>> tx = jopt.adamw(1e-3, weight_decay=jopt.independent(1e-5))
+
+    Reference:
+        Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019,
+        arXiv:1711.05101.
+    """
+    return _of_kind("independent", weight_decay)
+
+
+def _of_kind(kind: str, weight_decay: Any) -> WeightDecay:
+    weight_decay = rules_as_tree("weight_decay", weight_decay)
+    check_numbers(kind, "weight_decay", weight_decay, OWN_DECAY)
+    return WeightDecay(weight_decay, kind)
+
+
+def which_decay(mask: MaskOrFn) -> Callable[[Any], Any]:
+    """What `per_leaf` takes as `hint`: whether each leaf decays."""
+
+    def hint(params):
+        shown = select(params, True if mask is None else mask, name="mask")
+        decays = map(bool, values_of(shown, params, name="mask"))
+        return jax.tree.structure(params).unflatten(decays)
+
+    return hint
+
+
+def decay_parts(
+    weight_decay: Any, mask: MaskOrFn, **of_step: Any
+) -> tuple[list, list, list]:
+    """The decay of each kind: parts before the direction, beside it and at the end.
+
+    Beside a direction it is times the learning rate that follows. Where none follows,
+    decoupled decay comes last, times the settings `of_step`.
+    """
+    if weight_decay is None:
+        return [], [], []
+    if not isinstance(weight_decay, WeightDecay):
+        if not of_step:
+            return [], [add_decayed_weights(weight_decay, mask)], []
+        return [], [], [decayed(-1, mask, **of_step, weight_decay=weight_decay)]
+    if weight_decay.kind == "l2":
+        return [add_decayed_weights(weight_decay.value, mask)], [], []
+    return [], [], [decayed(-1, mask, weight_decay=weight_decay.value)]

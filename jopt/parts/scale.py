@@ -11,13 +11,14 @@ from ..base import (
     GradientTransformation,
     GradientTransformationExtraArgs,
     MaskOrFn,
-    ScalarOrSchedule,
+    PerLeaf,
     Schedule,
 )
 from ..engine import per_leaf, scalar, stateless_leaf, transformation
 from ..numerics import norm
 from .combine import chain
-from .decay import add_decayed_weights
+from .decay import decay_parts
+from .values import is_scheduled, products
 
 __all__ = [
     "ScaleByScheduleState",
@@ -55,10 +56,7 @@ def scale(step_size: ArrayLike) -> GradientTransformationExtraArgs:
         Array([-0.5, -0.5], dtype=float32)
     """
 
-    def scale(g, p, factor):
-        return factor * g
-
-    return stateless_leaf(scale, each=lambda: step_size)
+    return per_leaf(EmptyState, lambda p: {}, _times, each=lambda: step_size)
 
 
 @transformation(step_size_fn=None)
@@ -87,28 +85,36 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformationExtraArgs
             f"got {step_size_fn!r}; for a number use scale"
         )
 
-    def scale_by_schedule(g, s, p, factor):
-        return factor * g, s
-
     def each(t):
         return scalar("scale_by_schedule", "step_size_fn", step_size_fn(t - 1))
 
-    return per_leaf(ScaleByScheduleState, lambda p: {}, scale_by_schedule, each=each)
+    return per_leaf(ScaleByScheduleState, lambda p: {}, _times, each=each)
+
+
+def _times(g, s, p, factor):
+    return factor * g, s
+
+
+_times.__qualname__ = "scale"
 
 
 @transformation
 def scale_by_learning_rate(
-    learning_rate: ScalarOrSchedule | None = None, *, flip_sign: bool = True
+    learning_rate: PerLeaf | None = None, *, flip_sign: bool = True
 ) -> GradientTransformationExtraArgs:
     """Multiplies the updates by the learning rate, negated to descend.
 
     Args:
-        learning_rate: a number, or a schedule of the steps taken so far; 1 if `None`.
+        learning_rate: as `descend` takes it; 1 if `None`.
         flip_sign: whether to negate.
 
     Returns:
-        A transformation whose state is `EmptyState()` for a number and
-        `ScaleByScheduleState(count: i32[])` for a schedule.
+        A transformation whose state is `EmptyState()` for numbers and
+        `ScaleByScheduleState(count: i32[])` if there is a schedule.
+
+    Raises:
+        ValueError: a leaf has no learning rate, or a pattern chooses no leaf.
+        TypeError: `learning_rate` holds something that is no number or schedule.
 
     Example:
         >>> jopt.scale_by_learning_rate(0.1).update(jnp.ones(2), jopt.EmptyState())[0]
@@ -117,9 +123,9 @@ def scale_by_learning_rate(
     sign = -1 if flip_sign else 1
     if learning_rate is None:
         return scale(sign)
-    if callable(learning_rate):
-        return scale_by_schedule(lambda count: sign * learning_rate(count))
-    return scale(sign * learning_rate)
+    state = ScaleByScheduleState if is_scheduled(learning_rate) else EmptyState
+    numbers = products("scale_by_learning_rate", sign, learning_rate=learning_rate)
+    return per_leaf(state, lambda p: {}, _times, by_leaf=numbers)
 
 
 @transformation
@@ -163,8 +169,8 @@ def scale_by_trust_ratio(
 
 def descend(
     direction: GradientTransformation,
-    learning_rate: ScalarOrSchedule,
-    weight_decay: float | Schedule | None = None,
+    learning_rate: PerLeaf,
+    weight_decay: PerLeaf | None = None,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """How optimizers end: a direction, decoupled weight decay, the learning rate.
@@ -173,20 +179,36 @@ def descend(
 
     Args:
         direction: the transformation that makes the direction of ascent.
-        learning_rate: a number, or a schedule of the steps taken so far.
-        weight_decay: decoupled decay (times the learning rate); no such part if `None`.
+        learning_rate: a number, or a schedule of the steps taken so far; or several:
+            a tree prefix of the parameters, or a mapping from path patterns, as
+            `tree.select` takes them, of which the first that chooses a leaf counts.
+            `"default"` is for the leaves that none chooses; without it they are an
+            error.
+        weight_decay: decoupled decay (times the learning rate), given as the learning
+            rate is, but that leaves that no pattern chooses do not decay without a
+            `"default"`; or decay of another kind, `l2` or `independent`. No such part
+            if `None`.
         mask: which leaves decay: a tree of booleans or a function that makes one; all
             if `None`.
 
     Returns:
-        The chain of the two or three.
+        The chain of the two or three: the decay stands before the learning rate, `l2`
+        before the direction, `independent` last. The states of the learning rate and
+        of the decay count steps if there is a schedule among their values.
+
+    Raises:
+        ValueError: a leaf has no learning rate, or a pattern chooses no leaf.
+        TypeError: there is something that is no number or schedule.
 
     Example:
         >>> tx = jopt.descend(jopt.scale_by_lion(), 1e-4, weight_decay=1e-3)
+        >>> tx = jopt.descend(
+        ...     jopt.identity(), {"head": 0.1, "default": 0.01}, {"**/w": 1e-3})
 
     Reference:
         Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019,
         arXiv:1711.05101.
     """
-    decay = [] if weight_decay is None else [add_decayed_weights(weight_decay, mask)]
-    return chain(direction, *decay, scale_by_learning_rate(learning_rate))
+    before, beside, after = decay_parts(weight_decay, mask)
+    rate = scale_by_learning_rate(learning_rate)
+    return chain(*before, direction, *beside, rate, *after)

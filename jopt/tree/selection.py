@@ -11,7 +11,7 @@ import numpy as np
 
 from .messages import explain, keystr, listed
 
-__all__ = ["map_with_path", "partition_by", "paths", "select"]
+__all__ = ["map_with_path", "partition_by", "paths", "select", "values_of"]
 
 
 def paths(tree: Any) -> list[str]:
@@ -96,14 +96,79 @@ def partition_by(tree: Any, rules: Mapping | list | tuple, default: Any = None) 
         {'b': 'plain', 'w': 'decay'}
     """
     pairs = rules.items() if isinstance(rules, Mapping) else rules
+    return jax.tree.structure(tree).unflatten(_first_of(tree, pairs, default))
+
+
+def values_of(values: Any, tree: Any, *, name: str = "values", **default: Any) -> list:
+    """The value of every leaf: one for all, of a tree prefix, or by path.
+
+    Args:
+        values: one value; a tree prefix of them, matched by keys; or a mapping from
+            path patterns, as `select` takes them, of which the first that chooses a
+            leaf counts. Its entry `"default"` is for the leaves that none chooses.
+        tree: any pytree.
+        name: what to call `values` in messages.
+        default: `default=value` for the leaves that a mapping has nothing for.
+
+    Raises:
+        ValueError: a leaf has no value, a pattern chooses no leaf, or the tree has
+            other keys.
+
+    Example:
+        >>> params = {"enc": {"w": 1.0, "b": 2.0}, "head": {"w": 3.0, "b": 4.0}}
+        >>> jopt.tree.values_of({"**/b": 0.0, "default": 0.1}, params)
+        [0.0, 0.1, 0.0, 0.1]
+        >>> jopt.tree.values_of({"enc": 0.5, "head": {"w": 1.0, "b": 2.0}}, params)
+        [0.5, 0.5, 2.0, 1.0]
+    """
+    if jax.tree_util.all_leaves([values]):
+        return [values] * len(jax.tree.leaves(tree))
+    if not _is_by_pattern(values):
+        return _filled(_alongside(values, tree, name), tree)
+    rules = dict(values)
+    given = {"default": rules.pop("default")} if "default" in rules else default
+    found = _first_of(tree, rules.items(), given.get("default", _NOTHING), f"{name}: ")
+    if any(value is _NOTHING for value in found):
+        left = [p for p, value in zip(paths(tree), found) if value is _NOTHING]
+        raise ValueError(
+            f"{name} has no value for the leaves {listed(left)}: "
+            'give a pattern that chooses them, or "default"'
+        )
+    return found
+
+
+_NOTHING = object()
+
+
+def _is_by_pattern(values: Any) -> bool:
+    """Whether it is a mapping of patterns, not of the keys of a tree with subtrees."""
+    return (
+        isinstance(values, Mapping)
+        and all(map(_is_pattern, values))
+        and jax.tree_util.all_leaves(values.values())
+    )
+
+
+def _first_of(tree: Any, pairs: Any, default: Any, where: str = "") -> list:
+    """The value of the first pair that chooses a leaf, for every leaf."""
     chosen = [
-        (label, _filled(select(tree, which, name=f"the rule {which!r}"), tree))
-        for which, label in pairs
+        (value, _filled(select(tree, which, name=f"{where}the rule {which!r}"), tree))
+        for which, value in pairs
     ]
-    labels = [default] * len(jax.tree.leaves(tree))
-    for label, shown in reversed(chosen):
-        labels = [label if s else old for s, old in zip(shown, labels)]
-    return jax.tree.structure(tree).unflatten(labels)
+    values = [default] * len(jax.tree.leaves(tree))
+    for value, shown in reversed(chosen):
+        values = [value if s else old for s, old in zip(shown, values)]
+    return values
+
+
+def numbers_in(tree: Any, pattern: str, *, name: str) -> list[str]:
+    """The numbers that stand for `{}` in the paths that fit the pattern, in order."""
+    before, after = map(_glob, pattern.split("{}"))
+    search = re.compile(f"{before}([0-9]+){after}(/.*)?")
+    found = {m[1] for path in paths(tree) if (m := search.fullmatch(path))}
+    if not found:
+        raise ValueError(f"{name}: {_no_leaf(pattern, tree)}")
+    return sorted(found, key=int)
 
 
 def is_function(x: Any) -> bool:
@@ -136,13 +201,17 @@ def _matches(tree: Any, patterns: Any, name: str) -> Any:
     chosen = [_hits(treedef, pattern) for pattern in patterns]
     for pattern, hits in zip(patterns, chosen):
         if not any(hits) and hits and not _has_hidden(tree):
-            text, names = getattr(pattern, "pattern", pattern), paths(tree)
-            near = difflib.get_close_matches(text, names, 5, 0) or names
-            raise ValueError(
-                f"{name}: the pattern {text!r} matches no leaf; the nearest paths are "
-                f"{listed(near)}"
-            )
+            text = getattr(pattern, "pattern", pattern)
+            raise ValueError(f"{name}: {_no_leaf(text, tree)}")
     return treedef.unflatten(map(any, zip(*chosen)))
+
+
+def _no_leaf(pattern: str, tree: Any) -> str:
+    names = paths(tree)
+    near = difflib.get_close_matches(pattern, names, 5, 0) or names
+    return (
+        f"the pattern {pattern!r} matches no leaf; the nearest paths are {listed(near)}"
+    )
 
 
 @functools.lru_cache(maxsize=1024)

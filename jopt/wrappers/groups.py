@@ -4,18 +4,35 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from ..base import GradientTransformation, GradientTransformationExtraArgs
+from .. import settings
+from ..base import (
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    Params,
+    ScalarOrSchedule,
+    Schedule,
+)
 from ..engine import transformation
 from ..parts.combine import chain, check_transformation, partition, set_to_zero
 from ..parts.scale import scale
+from ..settings import Range, check_number, check_numbers
 from ..tree import partition_by
+from ..tree.selection import numbers_in
 
-__all__ = ["groups"]
+__all__ = ["groups", "layerwise_lr_decay"]
 
 
 def _as_pairs(arguments: dict[str, Any]) -> dict[str, Any]:
-    rules = arguments.get("rules")
-    return {"rules": tuple(rules.items())} if isinstance(rules, Mapping) else {}
+    rules = arguments.get("rules", ())
+    pairs = rules.items() if isinstance(rules, Mapping) else rules
+    return {"rules": tuple((which, _ordered(group)) for which, group in pairs)}
+
+
+def _ordered(group: Any) -> Any:
+    """The group, with settings by path in the order that they were given."""
+    if not isinstance(group, Mapping):
+        return group
+    return {k: settings.rules_as_tree(k, v) for k, v in group.items()}
 
 
 @transformation(normal=_as_pairs)
@@ -34,7 +51,8 @@ def groups(
 
     Returns:
         A transformation whose state is `PartitionState`: the states of the groups by
-        name, `"default"` and the rule's pattern.
+        name, `"default"` and the rule's pattern. Where only rates and decays differ,
+        `default` alone can have them by path, as `descend` takes them, and its state.
 
     Raises:
         ValueError: a pattern chooses no leaf; the nearest paths are named.
@@ -89,3 +107,76 @@ def _with_settings(name: str, settings: dict, default: Any) -> GradientTransform
             f"takes {', '.join(names)} and lr_mult"
         )
     return call.replace(**settings).again()
+
+
+# --------------------------------------------------------------------- layer by layer
+
+
+def layerwise_lr_decay(
+    params: Params,
+    learning_rate: ScalarOrSchedule,
+    decay: float,
+    *,
+    layers: str = "layers/{}",
+    first: str | tuple[str, ...] = (),
+) -> dict[str, ScalarOrSchedule]:
+    """Learning rates that fall from the head of a network to its first layer.
+
+        learning_rate                      of the head, and of all that is not named
+        learning_rate decay^(n - i)        of the layer i of n, i from 0
+        learning_rate decay^(n + 1)        of what comes first, the embeddings
+
+    Args:
+        params: the parameters, or their shapes: how many layers there are.
+        learning_rate: the largest: a number, or a schedule of the steps taken so far.
+        decay: what each layer takes off, in (0, 1].
+        layers: the path pattern of a layer, as `tree.select` takes it, with `{}` where
+            its number stands. Layers are counted in the order of their numbers.
+        first: the patterns of what comes before the layers.
+
+    Returns:
+        A mapping from patterns to learning rates, which every optimizer takes as its
+        `learning_rate`. With a learning rate of 1 these are factors, for `lr_mult`.
+
+    Raises:
+        ValueError: `layers` has no `{}` or finds no layer, or `decay` is out of range.
+        TypeError: `learning_rate` is no number or schedule.
+
+    Example:
+        >>> params = {"embed": jnp.ones(2), "layers": [jnp.ones(2)] * 2,
+        ...           "head": jnp.ones(2)}
+        >>> rates = jopt.layerwise_lr_decay(params, 1.0, 0.5, first="embed")
+        >>> rates
+        {'embed': 0.125, 'layers/0': 0.25, 'layers/1': 0.5, 'default': 1.0}
+        >>> tx = jopt.adamw(rates)
+
+    Reference:
+        Howard & Ruder, Universal Language Model Fine-tuning for Text Classification,
+        ACL 2018, arXiv:1801.06146. Clark et al., ELECTRA, ICLR 2020, arXiv:2003.10555.
+    """
+    where = "layerwise_lr_decay"
+    check_numbers(where, "learning_rate", learning_rate, Range())
+    check_number(where, "decay", decay, Range(0, 1, open_low=True))
+    if layers.count("{}") != 1:
+        raise ValueError(
+            f"{where}: layers must have one {{}}, for the number, got {layers!r}"
+        )
+    numbers = numbers_in(params, layers, name=f"{where}: layers")
+    n = len(numbers)
+    depths = dict.fromkeys([first] if isinstance(first, str) else first, n + 1)
+    depths |= {layers.replace("{}", text): n - i for i, text in enumerate(numbers)}
+    rates = {
+        pattern: _times(learning_rate, decay**depth)
+        for pattern, depth in depths.items()
+    }
+    return {**rates, "default": learning_rate}
+
+
+def _times(rate: Any, factor: float) -> Any:
+    return scaled(rate, factor) if callable(rate) else factor * rate
+
+
+@settings.schedule
+def scaled(schedule: Schedule, factor: float) -> Schedule:
+    """A multiple of a schedule."""
+    return lambda count: factor * schedule(count)

@@ -175,6 +175,8 @@ class _Injected(settings.Recorded):
             bound = inspect.signature(self).bind(*args, **kwargs)
         except TypeError:
             return self.__wrapped__(*args, **kwargs)  # Python's own words name it
+        for name, value in bound.arguments.items():
+            bound.arguments[name] = settings.rules_as_tree(name, value)
         call = _Call(self, dict(bound.arguments))
         return from_plan(plan_of(self.make(bound)), call)
 
@@ -196,9 +198,10 @@ def inject_hyperparams(
 
     An argument is a hyperparameter if it is a floating number, or an integer that does
     not count. It is a schedule if it is a function or a `StatefulSchedule`. Everything
-    else stays as it is: booleans, `None`, dtypes,
-    integers that count (so annotated, or with an integer as default), modules that are
-    callable, and functions for an argument named `...mask`, `...labels` or `..._fn`.
+    else stays as it is: booleans, `None`, dtypes, integers that count (so annotated, or
+    with an integer as default), trees of numbers and mappings from paths to them,
+    modules that are callable, and functions for an argument named `...mask`,
+    `...labels` or `..._fn`.
 
     Args:
         inner_factory: a function that makes a transformation of its arguments. It is

@@ -18,7 +18,7 @@ from ..engine.leaves import Leaves
 from ..engine.types import in_types_of
 from ..engine.whole import per_tree
 from ..parts.combine import check_transformation
-from ..settings import POSITIVE, check_integer
+from ..settings import NOT_NEGATIVE, POSITIVE, check_integer
 from .gate import check_state
 
 __all__ = ["MechanicState", "mechanize"]
@@ -45,7 +45,7 @@ class _Bets(NamedTuple):
     x0: Params
 
 
-@transformation(eps=POSITIVE, s_init=POSITIVE)
+@transformation(eps=POSITIVE, s_init=POSITIVE, weight_decay=NOT_NEGATIVE)
 def mechanize(
     base_optimizer: GradientTransformation,
     weight_decay: float = 1e-2,

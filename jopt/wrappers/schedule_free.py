@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from ..base import (
     GradientTransformation,
     GradientTransformationExtraArgs,
+    MaskOrFn,
     OptState,
     Params,
     ScalarOrSchedule,
@@ -25,7 +26,7 @@ from ..parts.combine import chain, check_transformation
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import descend
 from ..schedules import warmup_constant_schedule
-from ..settings import FINITE, Range
+from ..settings import FINITE, OWN_DECAY, Range
 from .gate import check_state
 
 __all__ = [
@@ -56,7 +57,7 @@ class _Average(NamedTuple):
     z: Params
 
 
-@transformation(b1=_SHARE, weight_lr_power=FINITE)
+@transformation(learning_rate=FINITE, b1=_SHARE, weight_lr_power=FINITE)
 def schedule_free(
     base_optimizer: GradientTransformation,
     learning_rate: ScalarOrSchedule,
@@ -226,7 +227,7 @@ def _is_schedule_free(x: Any) -> bool:
     return getattr(type(x), "_fields", None) == ScheduleFreeState._fields
 
 
-@transformation(b1=_SHARE, weight_lr_power=FINITE)
+@transformation(learning_rate=FINITE, b1=_SHARE, weight_lr_power=FINITE)
 def schedule_free_adamw(
     learning_rate: float = 0.0025,
     warmup_steps: int | None = None,
@@ -236,6 +237,8 @@ def schedule_free_adamw(
     weight_decay: float = 0.0,
     weight_lr_power: float = 2.0,
     state_dtype: DTypeLike | None = None,
+    *,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Schedule-free AdamW: no momentum in the base, so that b1 averages instead.
 
@@ -251,7 +254,7 @@ def schedule_free_adamw(
         b1: the share of the average in y, in (0, 1].
         b2: decay of the mean squared gradient, in [0, 1).
         eps: added outside the root, not negative.
-        weight_decay: decoupled decay, not negative.
+        weight_decay, mask: as `descend` takes them.
         weight_lr_power, state_dtype: as `schedule_free` takes them.
 
     Returns:
@@ -271,11 +274,16 @@ def schedule_free_adamw(
     """
     rate = _warmed_up(learning_rate, warmup_steps)
     direction = scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
-    base = descend(direction, rate, weight_decay)
+    base = descend(direction, rate, weight_decay, mask)
     return schedule_free(base, rate, b1, weight_lr_power, state_dtype)
 
 
-@transformation(b1=_SHARE, weight_lr_power=FINITE)
+@transformation(
+    learning_rate=FINITE,
+    b1=_SHARE,
+    weight_decay=OWN_DECAY,
+    weight_lr_power=FINITE,
+)
 def schedule_free_sgd(
     learning_rate: float = 1.0,
     warmup_steps: int | None = None,
@@ -283,6 +291,8 @@ def schedule_free_sgd(
     weight_decay: float | None = None,
     weight_lr_power: float = 2.0,
     state_dtype: DTypeLike | None = None,
+    *,
+    mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:
     """Schedule-free gradient descent: b1 averages in place of momentum.
 
@@ -294,7 +304,7 @@ def schedule_free_sgd(
         learning_rate: a number.
         warmup_steps: as `schedule_free_adamw` takes them.
         b1: the share of the average in y, in (0, 1].
-        weight_decay: decay, not negative; no such part if `None`.
+        weight_decay, mask: as `add_decayed_weights` takes them; none if `None`.
         weight_lr_power, state_dtype: as `schedule_free` takes them.
 
     Returns:
@@ -315,7 +325,7 @@ def schedule_free_sgd(
     rate = _warmed_up(learning_rate, warmup_steps)
     base = sgd(rate)
     if weight_decay is not None:
-        base = chain(add_decayed_weights(weight_decay), base)
+        base = chain(add_decayed_weights(weight_decay, mask), base)
     return schedule_free(base, rate, b1, weight_lr_power, state_dtype)
 
 

@@ -1,0 +1,50 @@
+"""Settings that are one for all leaves or one for each, at a step."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from ..engine import scalar
+from ..tree import values_of
+
+__all__ = []
+
+_ELSEWHERE = dict(weight_decay=dict(default=0.0))  # of leaves that a mapping leaves out
+
+
+def is_scheduled(*settings: Any) -> bool:
+    """Whether there is a schedule among the values of the settings."""
+    return any(map(is_schedule, jax.tree.leaves(settings)))
+
+
+def products(where: str, factor: float, **settings: Any) -> Callable[..., list]:
+    """What `per_leaf` takes as `by_leaf`: the product of settings, leaf by leaf.
+
+    A setting is a number or a schedule, or several of them as `values_of` takes them.
+    """
+
+    def by_leaf(tree, *t):
+        columns = [
+            values_of(value, tree, name=f"{where}: {name}", **_ELSEWHERE.get(name, {}))
+            for name, value in settings.items()
+        ]
+        made = {}  # leaves of the same settings have the same product
+        for row in zip(*columns):
+            if (key := tuple(map(id, row))) not in made:
+                numbers = (at_step(*x, *t) for x in zip(settings, row))
+                made[key] = math.prod(numbers, start=factor)
+        return [made[tuple(map(id, row))] for row in zip(*columns)]
+
+    def at_step(name, value, *t):
+        if not is_schedule(value):
+            return value
+        return scalar(where, name, value(*(x - 1 for x in t)))
+
+    return by_leaf
+
+
+def is_schedule(x: Any) -> bool:
+    """Whether a value is a function of the step."""
+    return callable(x) and not isinstance(x, jax.Array)
