@@ -22,6 +22,7 @@ from ..base import (
 from ..tree import spell
 from . import run
 from .batches import batch_leaves
+from .checks import Unchecked, checking
 from .compiled import call_compiled
 from .stages import LeafStage, Plan, one_stage, plan_of
 
@@ -37,6 +38,8 @@ class Init(settings.Recorded):
         self.plan, self.call = plan, call
 
     def __call__(self, params: Params) -> OptState:
+        if self.call is not None and checking.get():
+            return Unchecked()
         return run.init(self.plan, params)
 
     @staticmethod
@@ -112,7 +115,9 @@ def from_plan(
     return GradientTransformationExtraArgs(Init(plan, call), Update(plan, call))
 
 
-transformation = settings.recorded(lambda tx, call: from_plan(plan_of(tx), call))
+transformation = settings.recorded(
+    lambda tx, call: from_plan(plan_of(tx, call.name), call)
+)
 
 
 def per_leaf(

@@ -17,6 +17,7 @@ from jax.experimental.shard_alike import shard_alike
 
 from ..base import OptState, Params, Updates
 from ..numerics import compute_dtype
+from .checks import check_whole
 from .kernel import WIDTH, kernel_of, sealed, split
 from .leaves import Leaves, hide, resolve, unhide
 from .stages import LeafStage, Plan, WholeStage
@@ -125,7 +126,7 @@ def _runs(stages):
 
 def _whole(stage: WholeStage, updates, state, params, extra_args):
     if not stage.masks:
-        return stage.tx.update(updates, state, params, **extra_args)
+        return _checked(stage, updates, state, params, extra_args)
     seen, shown_by = updates, []
     for mask in stage.masks:
         shown = resolve(mask, seen if params is None else params)
@@ -134,10 +135,16 @@ def _whole(stage: WholeStage, updates, state, params, extra_args):
         params = None if params is None else hide(shown, params)
         if mask.of_extra_args:
             extra_args = {k: _hide_if_alike(shown, v) for k, v in extra_args.items()}
-    new, state = stage.tx.update(seen, state, params, **extra_args)
+    new, state = _checked(stage, seen, state, params, extra_args)
     for shown, outer in reversed(shown_by):
         new = unhide(shown, new, outer)
     return new, state
+
+
+def _checked(stage: WholeStage, updates, state, params, extra_args):
+    if stage.name:
+        check_whole(stage, updates, state, params)
+    return stage.tx.update(updates, state, params, **extra_args)
 
 
 def _hide_if_alike(shown: Any, extra: Any) -> Any:

@@ -49,10 +49,11 @@ class LeafStage(NamedTuple):
 
 
 class WholeStage(NamedTuple):
-    """A transformation of whole trees, called as it is."""
+    """A transformation of whole trees, called as it is; `name` says that it is ours."""
 
     tx: GradientTransformation
     masks: tuple[Mask, ...] = ()
+    name: str = ""
 
 
 class Plan(NamedTuple):
@@ -71,7 +72,16 @@ def one_stage(stage: LeafStage | WholeStage) -> Plan:
 
 def no_stage() -> Plan:
     """The plan that leaves everything as it is."""
-    return Plan((), lambda state: [], lambda states: EmptyState(), {})
+
+    def unpack(state):
+        if getattr(type(state), "_fields", None) != ():
+            raise ValueError(
+                f"identity: expected an EmptyState, got a {type(state).__name__}: "
+                "was the state made by another transformation?"
+            )
+        return []
+
+    return Plan((), unpack, lambda states: EmptyState(), {})
 
 
 def in_sequence(
@@ -110,9 +120,12 @@ def under_mask(plan: Plan, mask: Mask, wrap: Callable, unwrap: Callable) -> Plan
     )
 
 
-def plan_of(tx: GradientTransformation) -> Plan:
-    """The plan of a transformation; another library's is one whole stage."""
+def plan_of(tx: GradientTransformation, name: str = "") -> Plan:
+    """The plan of a transformation; another library's is one whole stage.
+
+    So is one of ours that was written for whole trees; `name` is its factory's.
+    """
     plan = getattr(tx.update, "plan", None)
     if isinstance(plan, Plan):
         return plan
-    return one_stage(WholeStage(with_extra_args_support(tx)))
+    return one_stage(WholeStage(with_extra_args_support(tx), name=name))

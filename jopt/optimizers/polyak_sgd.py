@@ -10,6 +10,7 @@ from ..base import EmptyState, GradientTransformationExtraArgs, ScalarOrSchedule
 from ..engine import from_plan, transformation
 from ..engine.stages import in_sequence, plan_of
 from ..engine.whole import per_tree
+from ..parts.combine import as_tuple
 from ..settings import FINITE, POSITIVE
 from ..tree import spell
 from .sgd import sgd
@@ -124,8 +125,8 @@ def polyak_sgd(
     return from_plan(
         in_sequence(
             [plan_of(step), plan_of(sgd(scaling))],
-            wrap=lambda parts: (parts[1], parts[0]),
-            unwrap=lambda state: (state[1], state[0]),
+            wrap=lambda parts: tuple(reversed(parts)),
+            unwrap=lambda state: as_tuple(state)[::-1],
         )
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ..base import GradientTransformationExtraArgs, OptState, Params, Updates
-from ..engine.leaves import is_inexact
+from ..engine.leaves import is_inexact, strong
 from ..tree import explain
 from ..tree.joined import Joint, joined
 
@@ -80,13 +80,6 @@ def keep_types(new: Any, old: Any) -> Any:
             explain("what the inner update returned", new, "its input", old)
         )
     return jax.tree.map(one, new, old)
-
-
-def strong(x: Any) -> Any:
-    """The array without the weak type that numbers of Python give."""
-    if not isinstance(x, jax.Array) or not jax.typeof(x).weak_type:
-        return x
-    return jax.lax.convert_element_type(x, x.dtype)
 
 
 def is_array(x: Any) -> bool:

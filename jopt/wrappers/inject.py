@@ -21,11 +21,13 @@ from ..base import (
     with_extra_args_support,
 )
 from ..engine import from_plan, scalar
+from ..engine.checks import Unchecked, compare
+from ..engine.leaves import strong
 from ..engine.stages import plan_of
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
 from ..tree.selection import is_function
-from .gate import check_state, keep_types, strong
+from .gate import check_state, keep_types
 
 __all__ = [
     "InjectHyperparamsState",
@@ -279,10 +281,27 @@ def _make(
             inner_state=jax.tree.map(strong, inner(values).init(params)),
         )
 
+    def expected(state):
+        """What is not the inner transformation's to check."""
+        real = jnp.result_type(float)
+        one_of: Any = jax.ShapeDtypeStruct
+        return InjectStatefulHyperparamsState(
+            count=one_of((), jnp.int32),
+            hyperparams={
+                name: one_of(np.shape(numbers.get(name, 0)), real)
+                for name in state.hyperparams
+            },
+            hyperparams_states=jax.eval_shape(
+                lambda: {name: s.init() for name, s in schedules.items()}
+            ),
+            inner_state=Unchecked(),
+        )
+
     def update(updates, state, params=None, **extra_args):
         check_state(where, state, InjectStatefulHyperparamsState)
         _check_names(where, "hyperparams", state.hyperparams, {**numbers, **schedules})
         _check_names(where, "hyperparams_states", state.hyperparams_states, schedules)
+        compare(where, "state", state, expected(state))
         values, states = {}, {}
         for name, old in state.hyperparams_states.items():
             values[name] = value(name, old, extra_args)
