@@ -11,7 +11,7 @@ import numpy as np
 
 from ..tree import keystr, spell
 from ..tree.messages import children_of, listed
-from .leaves import Leaves
+from .leaves import Leaves, types_of
 from .stages import WholeStage
 
 __all__ = []
@@ -98,23 +98,14 @@ def check_whole(stage: WholeStage, updates: Any, state: Any, params: Any) -> Non
                 f"got {type(x).__name__}"
             )
     like = updates if params is None else params
-    leaves, treedef = jax.tree.flatten(like)
-    is_array = [isinstance(x, jax.Array) for x in leaves]
-
-    def init(arrays):
-        arrays = iter(arrays)
-        full = [next(arrays) if a else x for a, x in zip(is_array, leaves)]
-        return stage.tx.init(treedef.unflatten(full))
-
-    arrays = [x for a, x in zip(is_array, leaves) if a]
     token = checking.set(True)
     try:
-        expected = jax.eval_shape(init, arrays)
+        expected = types_of(stage.tx.init, like)
     except jax.errors.ConcretizationTypeError:
         return  # an `init` that looks at values
     except Exception:  # or into the states inside
         checking.set(False)
-        expected = jax.eval_shape(init, arrays)
+        expected = types_of(stage.tx.init, like)
     finally:
         checking.reset(token)
     try:

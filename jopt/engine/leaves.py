@@ -1,7 +1,7 @@
 """The leaves of gradients and parameters, side by side, checked, and under masks."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -168,6 +168,19 @@ def as_array(x: Any, leaves: Leaves, i: int, name: str) -> jax.Array:
         if name == "updates" and leaves.has_params:
             words += f"; params there is {spell(leaves.p[i])}"
         raise TypeError(words) from None
+
+
+def types_of(function: Callable, tree: Any) -> Any:
+    """`jax.eval_shape` of a function of a tree, whose other leaves stay as they are."""
+    leaves, treedef = jax.tree.flatten(tree)
+    is_array = [isinstance(x, (jax.Array, jax.ShapeDtypeStruct)) for x in leaves]
+
+    def of_arrays(arrays):
+        arrays = iter(arrays)
+        full = [next(arrays) if a else x for a, x in zip(is_array, leaves)]
+        return function(treedef.unflatten(full))
+
+    return jax.eval_shape(of_arrays, [x for a, x in zip(is_array, leaves) if a])
 
 
 def strong(x: Any) -> Any:

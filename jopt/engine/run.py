@@ -19,7 +19,7 @@ from ..base import OptState, Params, Updates
 from ..numerics import compute_dtype
 from .checks import check_whole
 from .kernel import WIDTH, kernel_of, sealed, split
-from .leaves import Leaves, hide, resolve, unhide
+from .leaves import Leaves, hide, resolve, types_of, unhide
 from .stages import LeafStage, Plan, WholeStage
 from .states import StateParts, read, write
 
@@ -33,20 +33,8 @@ def init(plan: Plan, params: Params) -> OptState:
     """The state of every stage for these parameters; abstract if they are."""
     leaves = jax.tree.leaves(params)
     if any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
-        return _init_abstract(plan, params)
+        return types_of(lambda params: init(plan, params), params)
     return plan.pack([_init_stage(stage, params) for stage in plan.stages])
-
-
-def _init_abstract(plan: Plan, params: Params) -> OptState:
-    leaves, treedef = jax.tree.flatten(params)
-    is_array = [hasattr(x, "shape") and hasattr(x, "dtype") for x in leaves]
-
-    def concrete(arrays):
-        arrays = iter(arrays)
-        full = [next(arrays) if a else x for a, x in zip(is_array, leaves)]
-        return init(plan, treedef.unflatten(full))
-
-    return jax.eval_shape(concrete, [x for a, x in zip(is_array, leaves) if a])
 
 
 def _init_stage(stage: LeafStage | WholeStage, params: Params) -> OptState:

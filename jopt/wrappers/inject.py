@@ -23,7 +23,7 @@ from ..base import (
 from ..engine import from_plan, scalar
 from ..engine.checks import Unchecked, compare
 from ..engine.leaves import strong
-from ..engine.stages import plan_of
+from ..engine.stages import names_taken, plan_of, takes
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
 from ..tree.selection import is_function
@@ -320,10 +320,16 @@ def _make(
 
     # A first call, so that a number out of its range is refused here.
     like = jax.ShapeDtypeStruct((), jnp.result_type(float))
-    jax.eval_shape(
-        lambda values: inner(values) and None, dict.fromkeys(schedules, like)
-    )
-    return GradientTransformationExtraArgs(init, update)
+    names = None
+
+    def first(values):
+        nonlocal names
+        names = names_taken(plan_of(inner(values)))
+
+    jax.eval_shape(first, dict.fromkeys(schedules, like))
+    if any(not isinstance(s, WrappedSchedule) for s in schedules.values()):
+        names = None  # a stateful schedule sees them all
+    return GradientTransformationExtraArgs(init, takes(names)(update))
 
 
 def _as_number(x: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ...base import GradientTransformationExtraArgs, Updates
 from ...engine import transformation
+from ...engine.stages import takes
 from ...numerics import cast
 from ...settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range
 from .line import Line, in_types_of, no_gradient, precision_of, report
@@ -135,6 +136,7 @@ def scale_by_backtracking_linesearch(
             ),
         )
 
+    @takes(None)  # the rest goes to value_fn, and is checked against it
     def update(
         updates,
         state,
