@@ -5,7 +5,9 @@
 its arguments by name and lets its product know the call that made it.
 """
 
+import difflib
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +25,9 @@ from ..base import (
 from ..tree import spell
 from . import run
 from .batches import batch_leaves
+from .checks import Unchecked, checking
 from .compiled import call_compiled
-from .stages import LeafStage, Plan, one_stage, plan_of
+from .stages import LeafStage, Plan, names_taken, one_stage, plan_of
 
 __all__ = ["batch_leaves", "per_leaf", "transformation"]
 
@@ -38,6 +41,8 @@ class Init(settings.Recorded):
         self.plan, self.call = plan, call
 
     def __call__(self, params: Params) -> OptState:
+        if self.call is not None and checking.get():
+            return Unchecked()
         return run.init(self.plan, params)
 
     @staticmethod
@@ -92,14 +97,31 @@ class Update(settings.Recorded):
         updates: Updates,
         state: OptState,
         params: Params | None = None,
+        *,
+        strict: bool = False,
         **extra_args: Any,
     ) -> tuple[Updates, OptState]:
+        if strict:
+            self._check_names(extra_args)
         if self.arrays:
             given = self.arrays, updates, state, params, extra_args
             return call_compiled(self.remade, *given)
         if self.outlives_trace:
             return call_compiled(self.step, updates, state, params, extra_args)
         return self.step(updates, state, params, extra_args)
+
+    def _check_names(self, extra_args: dict[str, Any]) -> None:
+        """Refuse arguments that no part takes, which else are ignored."""
+        known = names_taken(self.plan)
+        unknown = [] if known is None else sorted(set(extra_args) - known)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], known or (), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            some = ", ".join(map(repr, sorted(known or ()))) or "no further argument"
+            raise TypeError(
+                f"{self.call or 'update'}: update got unknown arguments {unknown}; "
+                f"this transformation takes {some}{hint}"
+            )
 
     @staticmethod
     def _again(call: settings.Call) -> "Update":
@@ -135,7 +157,9 @@ def _stages_of(call: settings.Call) -> list[LeafStage]:
     return []
 
 
-transformation = settings.recorded(lambda tx, call: from_plan(plan_of(tx), call))
+transformation = settings.recorded(
+    lambda tx, call: from_plan(plan_of(tx, call.name), call)
+)
 
 
 def per_leaf(
@@ -241,14 +265,19 @@ def stateless_leaf(
     )
 
 
-def scalar(where: str, name: str, value: Any) -> jax.Array:
-    """What a schedule returned, refused unless it is one real number."""
+def scalar(where: str, name: str, value: Any, *, returned: bool = True) -> jax.Array:
+    """What a schedule returned, or the caller gave: refused unless one real number."""
+    must = "must return" if returned else "must be"
+    if isinstance(value, float) and returned and not math.isfinite(value):
+        raise ValueError(f"{where}: {name} must return a finite number, got {value}")
     try:
         number = jnp.asarray(value)
-    except TypeError:
+    except (TypeError, ValueError):
         number = jnp.zeros((0,))
-    if number.shape != () or jnp.iscomplexobj(number):
-        raise ValueError(
-            f"{where}: {name} must return a real scalar, got {spell(value)}"
-        )
+    is_real = any(jnp.issubdtype(number.dtype, kind) for kind in _REAL)
+    if number.shape != () or not is_real:
+        raise ValueError(f"{where}: {name} {must} a real scalar, got {spell(value)}")
     return number.astype(jnp.result_type(float))
+
+
+_REAL = (jnp.floating, jnp.integer, jnp.bool_)

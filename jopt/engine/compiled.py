@@ -5,14 +5,17 @@ cached by the function's equality and the types of its arguments. Inside somebod
 `jit`, `grad`, `vmap` or `scan` it is traced inline.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
+from ..tree import keystr, spell
 from .batches import batching
 
 __all__ = []
@@ -32,11 +35,39 @@ def call_compiled(function: Callable, *args: Any) -> Any:
     if not program.works:
         return function(*args)
     try:
-        return program(*args)
+        with explaining_deletion(function, *args):
+            return program(*args)
     except _NEEDS_VALUES:
         # A schedule, say, with a Python `if` on the step: fine outside jit.
         program.works = False
         return function(*args)
+
+
+@contextlib.contextmanager
+def explaining_deletion(function: Callable, *args: Any) -> Iterator[None]:
+    """Says which of the arguments holds an array that was given away."""
+    try:
+        yield
+    except RuntimeError:
+        names = inspect.signature(function).parameters
+        for path, x in jax.tree_util.tree_leaves_with_path(dict(zip(names, args))):
+            if is_deleted(x):
+                where = f"{path[0].key} at {keystr(path[1:])}"
+                raise ValueError(deleted(where, x)) from None
+        raise
+
+
+def is_deleted(x: Any) -> bool:
+    """Whether it is an array whose buffer was given away."""
+    return isinstance(x, jax.Array) and not isinstance(x, Tracer) and x.is_deleted()
+
+
+def deleted(where: str, x: jax.Array) -> str:
+    """What to say of it."""
+    return (
+        f"{where}, {spell(x)}, was deleted: it was donated to a compiled function, as "
+        "the step of make_step does; use what that function returned, or do not donate"
+    )
 
 
 def _all_values(args: Any) -> bool:
@@ -68,6 +99,8 @@ def _program(function: Callable, batched: bool | None) -> _Program:
 
 
 def _is_array(x: Any) -> bool:
+    if isinstance(x, np.ndarray) and x.dtype.kind in "OSU":
+        return False
     kinds = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
     return isinstance(x, kinds)
 

@@ -1,7 +1,7 @@
 """The leaves of gradients and parameters, side by side, checked, and under masks."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,9 @@ import jax.numpy as jnp
 
 from ..base import MaskedNode, Params, Updates
 from ..tree import explain, keystr, select, spell
+from .compiled import deleted, is_deleted
 from .stages import Mask
+from .types import strong
 
 __all__ = []
 
@@ -42,6 +44,7 @@ class Leaves:
             self.p = [None] * len(self.g)
         self.has_params = params is not None
         self.reference = updates if params is None else params
+        _check_root("updates" if params is None else "params", self.reference)
         self.foreign = [_is_foreign(p, g) for p, g in zip(self.p, self.g)]
         self.live = [
             not foreign and not isinstance(g, _SKIPPED)
@@ -50,6 +53,8 @@ class Leaves:
         for i, live in enumerate(self.live):
             if live:
                 self._check(i)
+            elif self.foreign[i] and self.has_params:
+                self._check_foreign(i)
         self._views: dict[tuple, View] = {}
         self._labels: dict[tuple, Any] = {}
 
@@ -59,6 +64,8 @@ class Leaves:
         return keystr(jax.tree_util.tree_flatten_with_path(tree)[0][i][0])
 
     def _check(self, i: int) -> None:
+        if self.has_params:
+            self.p[i] = as_array(self.p[i], self, i, "params")
         g = self.g[i] = as_array(self.g[i], self, i, "updates")
         if not is_inexact(g.dtype):
             raise TypeError(
@@ -67,7 +74,7 @@ class Leaves:
             )
         if not self.has_params:
             return
-        p = self.p[i] = as_array(self.p[i], self, i, "params")
+        p = self.p[i]
         if g.shape != p.shape:
             raise ValueError(
                 f"updates at {self.path(i)} is {spell(g)}, params there is {spell(p)}: "
@@ -78,6 +85,14 @@ class Leaves:
             raise TypeError(
                 f"updates at {self.path(i)} is {spell(g)}, params there is {spell(p)}: "
                 "a complex update of a real parameter would lose its imaginary part"
+            )
+
+    def _check_foreign(self, i: int) -> None:
+        g, p = self.g[i], self.p[i]
+        if not isinstance(g, _SKIPPED) and not jax.tree_util.all_leaves([g]):
+            raise ValueError(
+                f"updates at {self.path(i)} is a {type(g).__name__}, params there is "
+                f"{spell(p)}: updates must have the tree structure of params"
             )
 
     def view(self, masks: Sequence[Mask]) -> View:
@@ -149,16 +164,44 @@ def unhide(shown: Any, inner: Any, outer: Any) -> Any:
     return jax.tree.map(one, shown, inner, outer, is_leaf=_is_none)
 
 
-def as_array(x: Any, leaves: Leaves, i: int, name: str) -> Any:
-    """Arrays as they are, Python and NumPy numbers as JAX arrays."""
+def as_array(x: Any, leaves: Leaves, i: int, name: str) -> jax.Array:
+    """Arrays, and numbers of Python and NumPy, as arrays of a strong type."""
     if isinstance(x, jax.Array):
-        return x
+        if is_deleted(x):
+            raise ValueError(deleted(f"{name} at {leaves.path(i)}", x))
+        return strong(x)
     try:
-        return jnp.asarray(x)
+        if isinstance(x, (list, tuple, dict)):
+            raise TypeError
+        return strong(jnp.asarray(x))
     except (TypeError, ValueError):
+        words = f"{name} at {leaves.path(i)} must be an array, got {type(x).__name__}"
+        if name == "updates" and leaves.has_params:
+            words += f"; params there is {spell(leaves.p[i])}"
+        raise TypeError(words) from None
+
+
+def types_of(function: Callable, tree: Any) -> Any:
+    """`jax.eval_shape` of a function of a tree, whose other leaves stay as they are."""
+    leaves, treedef = jax.tree.flatten(tree)
+    is_array = [isinstance(x, (jax.Array, jax.ShapeDtypeStruct)) for x in leaves]
+
+    def of_arrays(arrays):
+        arrays = iter(arrays)
+        full = [next(arrays) if a else x for a, x in zip(is_array, leaves)]
+        return function(treedef.unflatten(full))
+
+    return jax.eval_shape(of_arrays, [x for a, x in zip(is_array, leaves) if a])
+
+
+def _check_root(name: str, tree: Any) -> None:
+    """Refuse one leaf that is no array: a function, a class, a path."""
+    numbers = (bool, int, float, complex, *_SKIPPED)
+    is_leaf = jax.tree_util.all_leaves([tree])
+    if is_leaf and not (hasattr(tree, "shape") or isinstance(tree, numbers)):
         raise TypeError(
-            f"{name} at {leaves.path(i)} must be an array, got {type(x).__name__}"
-        ) from None
+            f"{name} must be a pytree of arrays, got {type(tree).__name__} {tree!r:.60}"
+        )
 
 
 def _is_none(x: Any) -> bool:
@@ -173,7 +216,7 @@ def _is_foreign(p: Any, g: Any) -> bool:
     return (
         dtype == jax.dtypes.float0
         or (dtype is not None and jnp.issubdtype(dtype, jax.dtypes.extended))
-        or not (hasattr(g, "shape") or isinstance(g, (int, float, complex, *_SKIPPED)))
+        or (callable(g) and not hasattr(g, "shape"))
     )
 
 

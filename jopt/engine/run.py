@@ -17,8 +17,9 @@ from jax.experimental.shard_alike import shard_alike
 
 from ..base import OptState, Params, Updates
 from ..numerics import compute_dtype
+from .checks import check_whole
 from .kernel import OWN, SHARED, WIDTH, kernel_of, roles_of, sealed, taken
-from .leaves import Leaves, hide, resolve, unhide
+from .leaves import Leaves, hide, resolve, types_of, unhide
 from .stages import LeafStage, Plan, WholeStage
 from .states import StateParts, read, write
 
@@ -32,20 +33,8 @@ def init(plan: Plan, params: Params) -> OptState:
     """The state of every stage for these parameters; abstract if they are."""
     leaves = jax.tree.leaves(params)
     if any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
-        return _init_abstract(plan, params)
+        return types_of(lambda params: init(plan, params), params)
     return plan.pack([_init_stage(stage, params) for stage in plan.stages])
-
-
-def _init_abstract(plan: Plan, params: Params) -> OptState:
-    leaves, treedef = jax.tree.flatten(params)
-    is_array = [hasattr(x, "shape") and hasattr(x, "dtype") for x in leaves]
-
-    def concrete(arrays):
-        arrays = iter(arrays)
-        full = [next(arrays) if a else x for a, x in zip(is_array, leaves)]
-        return init(plan, treedef.unflatten(full))
-
-    return jax.eval_shape(concrete, [x for a, x in zip(is_array, leaves) if a])
 
 
 def _init_stage(stage: LeafStage | WholeStage, params: Params) -> OptState:
@@ -125,7 +114,7 @@ def _runs(stages):
 
 def _whole(stage: WholeStage, updates, state, params, extra_args):
     if not stage.masks:
-        return stage.tx.update(updates, state, params, **extra_args)
+        return _checked(stage, updates, state, params, extra_args)
     seen, shown_by = updates, []
     for mask in stage.masks:
         shown = resolve(mask, seen if params is None else params)
@@ -134,10 +123,16 @@ def _whole(stage: WholeStage, updates, state, params, extra_args):
         params = None if params is None else hide(shown, params)
         if mask.of_extra_args:
             extra_args = {k: _hide_if_alike(shown, v) for k, v in extra_args.items()}
-    new, state = stage.tx.update(seen, state, params, **extra_args)
+    new, state = _checked(stage, seen, state, params, extra_args)
     for shown, outer in reversed(shown_by):
         new = unhide(shown, new, outer)
     return new, state
+
+
+def _checked(stage: WholeStage, updates, state, params, extra_args):
+    if stage.name:
+        check_whole(stage, updates, state, params)
+    return stage.tx.update(updates, state, params, **extra_args)
 
 
 def _hide_if_alike(shown: Any, extra: Any) -> Any:

@@ -6,8 +6,11 @@ a mask on every stage of one, and `run` walks through the result: so the rules b
 two whole stages, however they were nested, run as one kernel a leaf.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import jax
 
 from ..base import (
     EmptyState,
@@ -56,10 +59,11 @@ class LeafStage(NamedTuple):
 
 
 class WholeStage(NamedTuple):
-    """A transformation of whole trees, called as it is."""
+    """A transformation of whole trees, called as it is; `name` says that it is ours."""
 
     tx: GradientTransformation
     masks: tuple[Mask, ...] = ()
+    name: str = ""
 
 
 class Plan(NamedTuple):
@@ -78,7 +82,16 @@ def one_stage(stage: LeafStage | WholeStage) -> Plan:
 
 def no_stage() -> Plan:
     """The plan that leaves everything as it is."""
-    return Plan((), lambda state: [], lambda states: EmptyState(), {})
+
+    def unpack(state):
+        if getattr(type(state), "_fields", None) != ():
+            raise ValueError(
+                f"identity: expected an EmptyState, got a {type(state).__name__}: "
+                "was the state made by another transformation?"
+            )
+        return []
+
+    return Plan((), unpack, lambda states: EmptyState(), {})
 
 
 def in_sequence(
@@ -117,9 +130,94 @@ def under_mask(plan: Plan, mask: Mask, wrap: Callable, unwrap: Callable) -> Plan
     )
 
 
-def plan_of(tx: GradientTransformation) -> Plan:
-    """The plan of a transformation; another library's is one whole stage."""
+def plan_of(tx: GradientTransformation, name: str = "") -> Plan:
+    """The plan of a transformation; another library's is one whole stage.
+
+    So is one of ours that was written for whole trees; `name` is its factory's.
+    """
     plan = getattr(tx.update, "plan", None)
     if isinstance(plan, Plan):
         return plan
-    return one_stage(WholeStage(with_extra_args_support(tx)))
+    return one_stage(WholeStage(with_extra_args_support(tx), name=name))
+
+
+# ---------------------------------------------------------------- names of arguments
+
+
+def names_taken(plan: Plan) -> set[str] | None:
+    """The further arguments of `update` that some stage takes; any if `None`."""
+    names = set()
+    for stage in plan.stages:
+        more = _names_of(stage.tx.update) if isinstance(stage, WholeStage) else set()
+        if more is None:
+            return None
+        names |= more
+    return names
+
+
+def takes(names: set[str] | None) -> Callable[[Callable], Callable]:
+    """Says of an `update` what it takes, where its signature does not."""
+
+    def decorator(update: Any) -> Any:
+        update.names_taken = names
+        return update
+
+    return decorator
+
+
+def _names_of(update: Any, seen: tuple = ()) -> set[str] | None:
+    """Keyword-only arguments, its own and, through `**extra_args`, of what is inside.
+
+    What is inside are the transformations and functions of ours that it closes over.
+    """
+    if isinstance(getattr(update, "plan", None), Plan):
+        return names_taken(update.plan)
+    if hasattr(update, "names_taken"):
+        return update.names_taken
+    parameters = inspect.signature(update).parameters.values()
+    names = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if seen and not passes_on:
+        names = set()  # a function inside, with arguments of its own
+    if not seen and not passes_on:
+        return names
+    if not _is_ours(update):
+        return None if passes_on else names
+    for inner in _closed_over(update):
+        if inner in seen:
+            continue
+        more = _names_of(inner, (*seen, update))
+        if more is None:
+            return None
+        names |= more
+    return names
+
+
+def _closed_over(function: Any) -> list:
+    """The updates of transformations, and functions of ours, that it refers to."""
+    found = []
+    for cell in function.__closure__ or ():
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not yet assigned
+            continue
+        for x in jax.tree.leaves(value, is_leaf=_is_transformation):
+            if _is_transformation(x):
+                if _is_public(x.update):
+                    found.append(x.update)
+            elif inspect.isfunction(x) and _is_ours(x):
+                found.append(x)
+    return found
+
+
+def _is_transformation(x: Any) -> bool:
+    return hasattr(x, "init") and callable(getattr(x, "update", None))
+
+
+def _is_public(update: Any) -> bool:
+    """Whether a caller may know it: not a part that a method has for itself."""
+    return getattr(update, "call", None) is not None or not hasattr(update, "plan")
+
+
+def _is_ours(function: Any) -> bool:
+    return str(getattr(function, "__module__", "")).startswith("jopt.")

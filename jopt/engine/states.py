@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..base import MaskedNode
 from ..numerics import compute_dtype, safe_increment
-from ..tree import explain, spell
+from ..tree import explain
+from .checks import COUNT, check_leaf, is_class, is_like
 from .leaves import Leaves, View
 from .stages import LeafStage
 
@@ -41,8 +41,10 @@ def read(stage: Any, state: Any, leaves: Leaves) -> StateParts:
         for i, slot in slots.items():
             if leaves.live[i]:
                 _check_slot(stage, slot, leaves, i)
-    whole = {f: getattr(state, f) for f in stage.shared or ()}
-    whole |= {f: safe_increment(getattr(state, f)) for f in stage.counts}
+    whole = {f: getattr(state, f) for f in (*(stage.shared or ()), *stage.counts)}
+    for f, x in whole.items():
+        check_leaf(f"{stage.name}: the state's {f!r}", x, _expected_whole(stage, f))
+    whole |= {f: safe_increment(whole[f]) for f in stage.counts}
     return StateParts(stage, type(state), view, whole, slots)
 
 
@@ -87,12 +89,7 @@ def _with_our_masks(tree: Any) -> Any:
 
 
 def _check_class(stage: LeafStage, state) -> None:
-    if type(state) is stage.state:
-        return
-    fields = getattr(type(state), "_fields", None)
-    names = {c.__name__ for c in stage.state.__mro__}
-    ours = type(state).__module__.startswith("jopt.")
-    if ours or fields != stage.state._fields or type(state).__name__ not in names:
+    if not is_class(state, stage.state):
         raise ValueError(
             f"{stage.name}: expected a {stage.state.__name__}, got a "
             f"{type(state).__name__}: was the state made by another transformation?"
@@ -108,33 +105,24 @@ def _check_slot(stage: LeafStage, slot: dict, leaves: Leaves, i: int) -> None:
         if len(got) != len(want):
             raise ValueError(
                 f"{stage.name}: the state's {field!r} at {leaves.path(i)} has "
-                f"{len(got)} arrays where {len(want)} are expected"
+                f"{len(got)} arrays where {len(want)} are expected: "
+                "was the state made for other parameters?"
             )
-        for x, (shape, kind) in zip(got, want):
-            if np.shape(x) != shape:
-                raise ValueError(
-                    f"{stage.name}: the state's {field!r} at {leaves.path(i)} is "
-                    f"{spell(x)}, the gradient is {spell(leaves.g[i])}: "
-                    "was the state made for other parameters?"
-                )
-            if _kind(jax.dtypes.result_type(x)) is not kind:
-                raise TypeError(
-                    f"{stage.name}: the state's {field!r} at {leaves.path(i)} is "
-                    f"{spell(x)}, expected a {kind.__name__} dtype"
-                )
-
-
-@functools.cache
-def _kind(dtype: Any) -> type:
-    kinds = (jnp.floating, jnp.complexfloating, jnp.integer, jnp.bool_)
-    return next((k for k in kinds if jnp.issubdtype(dtype, k)), jnp.generic)
+        for x, like in zip(got, want):
+            if not is_like(x, like):
+                where = f"{stage.name}: the state's {field!r} at {leaves.path(i)}"
+                same = like.shape == leaves.g[i].shape
+                check_leaf(where, x, like, "the gradient is" if same else "expected")
 
 
 @functools.lru_cache(maxsize=8192)
 def _expected(init, shape, dtype) -> dict[str, list]:
-    """Shapes and kinds of dtype of the slots that `init` makes for such a leaf."""
+    """The types of the slots that `init` makes for such a leaf."""
     slots = jax.eval_shape(init, jax.ShapeDtypeStruct(shape, dtype))
-    return {
-        field: [(x.shape, _kind(x.dtype)) for x in jax.tree.leaves(tree)]
-        for field, tree in slots.items()
-    }
+    return {field: jax.tree.leaves(tree) for field, tree in slots.items()}
+
+
+def _expected_whole(stage: LeafStage, field: str) -> Any:
+    if field in stage.counts:
+        return COUNT
+    return jax.eval_shape(lambda: jnp.asarray((stage.shared or {})[field]()))

@@ -1,6 +1,7 @@
 """Rules that need numbers over the whole tree which are kept from step to step."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -53,7 +54,7 @@ def per_tree(
         update,
         hint=hint,
         counts=tuple(c for c in ("count",) if c in state._fields),
-        shared=dict.fromkeys(whole, lambda: None),
+        shared={f: partial(_like_start, start) for f, start in whole.items()},
         needs_params=needs_params,
     )
 
@@ -69,7 +70,8 @@ def per_tree(
             )
 
         totals = {f: begin(value) for f, value in whole.items()}
-        return run.init(one_stage(stage), params)._replace(**totals)
+        slots = stage._replace(shared=dict.fromkeys(whole, lambda: None))
+        return run.init(one_stage(slots), params)._replace(**totals)
 
     def update_tree(updates, state, params=None, **extra_args):
         if needs_params and params is None:
@@ -107,6 +109,11 @@ def setting_at(where: str, name: str, setting: Any, t: jax.Array, like: jax.Arra
     """What a number or a schedule is at step `t`, from 1, in the dtype of `like`."""
     value = scalar(where, name, setting(t - 1)) if callable(setting) else setting
     return jnp.asarray(value, like.dtype)
+
+
+def _like_start(start: Any) -> Any:
+    """What a field that starts so has the shape of."""
+    return start([jnp.zeros(())]) if callable(start) else start
 
 
 def _alike(arrays: Any, like: Any = None) -> Any:

@@ -17,6 +17,7 @@ from ..base import (
 from ..engine import from_plan, transformation
 from ..engine.stages import in_sequence, plan_of
 from ..engine.whole import per_tree
+from ..parts.combine import as_tuple
 from ..settings import FINITE, POSITIVE
 from ..tree import spell
 from .sgd import sgd
@@ -142,8 +143,8 @@ def polyak_sgd(
     return from_plan(
         in_sequence(
             [plan_of(step), plan_of(last)],
-            wrap=lambda parts: (parts[1], parts[0]),
-            unwrap=lambda state: (state[1], state[0]),
+            wrap=lambda parts: tuple(reversed(parts)),
+            unwrap=lambda state: as_tuple(state)[::-1],
         )
     )
 

@@ -16,6 +16,7 @@ from ..base import (
     with_extra_args_support,
 )
 from ..engine import transformation
+from ..engine.leaves import types_of
 from ..settings import DECAY
 from .average import ema
 
@@ -201,7 +202,14 @@ def _as_transformation(name: Any, measure: Any) -> GradientTransformationExtraAr
 
 def _zeros(measure: Measure, params: Any) -> Any:
     """Zeros as the measurement will be, without measuring."""
-    like = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, measure(params)))
+
+    def measured(params):
+        return jax.tree.map(jnp.asarray, measure(params))
+
+    try:
+        like = types_of(measured, params)
+    except jax.errors.ConcretizationTypeError:  # it looks at values
+        like = jax.eval_shape(lambda: measured(params))
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
 
 

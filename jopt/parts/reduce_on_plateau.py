@@ -111,7 +111,7 @@ def reduce_on_plateau(
                 "reduce_on_plateau: value is missing; "
                 "call update(grads, state, params, value=metric)"
             )
-        value = scalar("reduce_on_plateau", "value", value)
+        value = scalar("reduce_on_plateau", "value", value, returned=False)
         value = value.astype(state.avg_value.dtype)
         count = safe_increment(state.count)
         mean = state.avg_value + (value - state.avg_value) / count.astype(value.dtype)

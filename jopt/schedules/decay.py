@@ -13,8 +13,8 @@ from .arguments import schedule
 from .steps import (
     as_count,
     cosine,
+    divide,
     elapsed,
-    fit,
     power_of,
     transition,
     value_dtype,
@@ -179,7 +179,7 @@ def exponential_decay(
         dtype = value_dtype(t, init_value, decay_rate, end_value)
         n, steps = elapsed(t, transition_begin), transition_steps
         if staircase:
-            n, steps = n // fit(steps, t), 1
+            n, steps = divide(n, steps)[0], 1
         value = jnp.asarray(init_value, dtype) * _power(decay_rate, n, steps, dtype)
         if end_value is None:
             return value

@@ -11,7 +11,7 @@ from ..base import Schedule
 from ..settings import POSITIVE
 from .arguments import number, schedule, whole
 from .decay import exponential_decay
-from .steps import as_count, cosine, elapsed, fit, value_dtype
+from .steps import as_count, cosine, divide, elapsed, fit, value_dtype
 
 __all__ = ["cosine_restarts", "cyclic"]
 
@@ -75,7 +75,7 @@ def cyclic(
         t = elapsed(as_count(count), 0)
         dtype = value_dtype(t, init_value, peak_value, decay_rate)
         half = fit(steps, t)
-        cycle, place = _divide(t, 2 * steps)
+        cycle, place = divide(t, 2 * steps)
         away = jnp.maximum(place, half) - jnp.minimum(place, half)
         down = (away.astype(dtype) + float(steps - int(half))) / float(steps)
         up = (half - away).astype(dtype) / float(steps)
@@ -149,7 +149,7 @@ def _cycle(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Which cycle a count is in, and the fractions of its steps left and done."""
     if factor == 1:
-        cycle, done = _divide(t, first)
+        cycle, done = divide(t, first)
         steps, total = fit(first, t), float(first)
         beyond = float(first - int(steps))
     else:
@@ -166,10 +166,3 @@ def _cycle(
         total, beyond = (jnp.asarray(x, dtype)[cycle] for x in (lengths, rests))
     left = (steps - done).astype(dtype) + beyond
     return cycle, left / total, done.astype(dtype) / total
-
-
-def _divide(t: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
-    """How often a count holds these steps, and what is left over."""
-    if jnp.issubdtype(t.dtype, jnp.integer) and steps > jnp.iinfo(t.dtype).max:
-        return jnp.zeros_like(t), t
-    return t // fit(steps, t), t % fit(steps, t)

@@ -47,6 +47,13 @@ def fit(steps: float, t: jax.Array) -> Any:
     return t.dtype.type(min(steps, jnp.iinfo(t.dtype).max) if integer else steps)
 
 
+def divide(t: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
+    """How often a count holds these steps, and what is left over."""
+    if jnp.issubdtype(t.dtype, jnp.integer) and steps > jnp.iinfo(t.dtype).max:
+        return jnp.zeros_like(t), t
+    return t // fit(steps, t), t % fit(steps, t)
+
+
 def transition(
     start: ArrayLike,
     end: ArrayLike,

@@ -13,6 +13,7 @@ from ..base import (
     with_extra_args_support,
 )
 from ..engine import transformation
+from ..engine.stages import takes
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
 from .gate import check_state, step_if
@@ -157,4 +158,6 @@ def _conditionally(
         step = safe_increment(state.step)
         return updates, state._replace(step=step, inner_state=inner_state)
 
+    if forward_extra_args:
+        update = takes(None)(update)
     return GradientTransformationExtraArgs(init, update)

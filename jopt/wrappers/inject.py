@@ -21,7 +21,8 @@ from ..base import (
     with_extra_args_support,
 )
 from ..engine import from_plan, scalar
-from ..engine.stages import plan_of
+from ..engine.checks import Unchecked, compare
+from ..engine.stages import names_taken, plan_of, takes
 from ..engine.types import in_types_of, keep_types, strong
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
@@ -283,10 +284,27 @@ def _make(
             inner_state=jax.tree.map(strong, inner(values).init(params)),
         )
 
+    def expected(state):
+        """What is not the inner transformation's to check."""
+        real = jnp.result_type(float)
+        one_of: Any = jax.ShapeDtypeStruct
+        return InjectStatefulHyperparamsState(
+            count=one_of((), jnp.int32),
+            hyperparams={
+                name: one_of(np.shape(numbers.get(name, 0)), real)
+                for name in state.hyperparams
+            },
+            hyperparams_states=jax.eval_shape(
+                lambda: {name: s.init() for name, s in schedules.items()}
+            ),
+            inner_state=Unchecked(),
+        )
+
     def update(updates, state, params=None, **extra_args):
         check_state(where, state, InjectStatefulHyperparamsState)
         _check_names(where, "hyperparams", state.hyperparams, {**numbers, **schedules})
         _check_names(where, "hyperparams_states", state.hyperparams_states, schedules)
+        compare(where, "state", state, expected(state))
         values, states = {}, {}
         for name, old in state.hyperparams_states.items():
             values[name] = value(name, old, extra_args)
@@ -305,10 +323,16 @@ def _make(
 
     # A first call, so that a number out of its range is refused here.
     like = jax.ShapeDtypeStruct((), jnp.result_type(float))
-    jax.eval_shape(
-        lambda values: inner(values) and None, dict.fromkeys(schedules, like)
-    )
-    return GradientTransformationExtraArgs(init, update)
+    names = None
+
+    def first(values):
+        nonlocal names
+        names = names_taken(plan_of(inner(values)))
+
+    jax.eval_shape(first, dict.fromkeys(schedules, like))
+    if any(not isinstance(s, WrappedSchedule) for s in schedules.values()):
+        names = None  # a stateful schedule sees them all
+    return GradientTransformationExtraArgs(init, takes(names)(update))
 
 
 def _as_number(x: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ...base import GradientTransformationExtraArgs, Updates
 from ...engine import transformation
+from ...engine.stages import takes
 from ...engine.types import in_types_of
 from ...numerics import cast
 from ...settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range
@@ -136,6 +137,7 @@ def scale_by_backtracking_linesearch(
             ),
         )
 
+    @takes(None)  # the rest goes to value_fn, and is checked against it
     def update(
         updates,
         state,

@@ -50,7 +50,7 @@ class Line:
         # What jax.grad returns is the conjugate of the gradient as a direction.
         self.grads = [jnp.conj(g) for g in self._gradients(grad, params)]
         self.dtype = precision_of(self.grads)
-        self.value = scalar(where, "value", value).astype(self.dtype)
+        self.value = scalar(where, "value", value, returned=False).astype(self.dtype)
         self.slope = self._slope(self.grads)
 
     def updates_at(self, eta: jax.Array) -> Updates:

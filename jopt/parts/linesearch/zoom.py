@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ...base import GradientTransformationExtraArgs, Updates
 from ...engine import transformation
+from ...engine.stages import takes
 from ...engine.types import in_types_of
 from ...settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range
 from .line import Line, no_gradient, precision_of, report
@@ -31,7 +32,8 @@ class ZoomLinesearchInfo(NamedTuple):
     @property
     def failed(self) -> jax.Array:
         """Whether the last search found no step that lowers the loss enough."""
-        return (self.num_linesearch_steps > 0) & ~(self.decrease_error <= 0)
+        error = self.decrease_error  # compared in its own dtype, whatever is enabled
+        return (self.num_linesearch_steps > 0) & ~(error <= jnp.zeros_like(error))
 
 
 class ScaleByZoomLinesearchState(NamedTuple):
@@ -179,6 +181,7 @@ def scale_by_zoom_linesearch(
             ),
         )
 
+    @takes(None)  # the rest goes to value_fn, and is checked against it
     def update(
         updates,
         state,
