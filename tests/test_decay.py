@@ -93,11 +93,10 @@ def number(path, t=0):
 @pytest.mark.parametrize("which", ["learning_rate", "weight_decay"])
 def test_numbers_by_leaf_equal_those_by_hand(form, which):
     given = FORMS[form]
-    settings = dict(learning_rate=0.1, weight_decay=0.1) | {which: given}
-    expected = by_hand(
-        **{"rates": lambda p, t: 0.1, "decays": lambda p, t: 0.1}
-        | {"rates" if which == "learning_rate" else "decays": number}
-    )
+    settings: Any = dict(learning_rate=0.1, weight_decay=0.1) | {which: given}
+    one = lambda path, t: 0.1  # noqa: E731
+    both = (number, one) if which == "learning_rate" else (one, number)
+    expected = by_hand(*both)
     rtol = 1e-7 if form in ("arrays", "schedules") else 1e-12  # float32 numbers
     assert_same(run(jopt.sgd(momentum=0.5, **settings)), expected, rtol)
 
@@ -117,7 +116,7 @@ def test_a_mapping_equals_the_partition():
     rates = {"**/bias": 0.1, "layers/1": 0.2, "default": 0.3}
     decays = {"**/w": 0.2}
     labels = {"**/bias": "b", "layers/1": "l", "**": "d"}
-    optimizers = {
+    optimizers: Any = {
         "b": jopt.adamw(0.1, weight_decay=0.0),
         "l": jopt.adamw(0.2, weight_decay=0.2),
         "d": jopt.adamw(0.3, weight_decay=0.2, mask=lambda path, x: path != "embed"),
@@ -231,6 +230,7 @@ def test_kinds_of_decay(kind, mask, value):
 
 
 def test_kinds_are_values():
+    assert jopt.l2({"a": 1.0, "b": 2.0}) != jopt.l2({"b": 2.0, "a": 1.0})
     assert jopt.l2(0.1) == jopt.l2(0.1) != jopt.independent(0.1) != jopt.l2(0.2)
     assert hash(jopt.l2(0.1)) == hash(jopt.l2(0.1))
     assert repr(jopt.independent({"w": 0.1})) == "independent({'w': 0.1})"
@@ -389,7 +389,8 @@ BAD_DECAYS = [
 )
 def test_bad_numbers_by_leaf(name, error, words, value):
     with pytest.raises(error, match=f"{name}.*{words}"):
-        tx = jopt.adamw(**dict(learning_rate=0.1) | {name: value})
+        settings: Any = dict(learning_rate=0.1) | {name: value}
+        tx = jopt.adamw(**settings)
         tx.update(GRADS, tx.init(PARAMS), PARAMS)
 
 
