@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -92,11 +93,10 @@ def number(path, t=0):
 @pytest.mark.parametrize("which", ["learning_rate", "weight_decay"])
 def test_numbers_by_leaf_equal_those_by_hand(form, which):
     given = FORMS[form]
-    settings = dict(learning_rate=0.1, weight_decay=0.1) | {which: given}
-    expected = by_hand(
-        **{"rates": lambda p, t: 0.1, "decays": lambda p, t: 0.1}
-        | {"rates" if which == "learning_rate" else "decays": number}
-    )
+    settings: Any = dict(learning_rate=0.1, weight_decay=0.1) | {which: given}
+    one = lambda path, t: 0.1  # noqa: E731
+    both = (number, one) if which == "learning_rate" else (one, number)
+    expected = by_hand(*both)
     rtol = 1e-7 if form in ("arrays", "schedules") else 1e-12  # float32 numbers
     assert_same(run(jopt.sgd(momentum=0.5, **settings)), expected, rtol)
 
@@ -116,7 +116,7 @@ def test_a_mapping_equals_the_partition():
     rates = {"**/bias": 0.1, "layers/1": 0.2, "default": 0.3}
     decays = {"**/w": 0.2}
     labels = {"**/bias": "b", "layers/1": "l", "**": "d"}
-    optimizers = {
+    optimizers: Any = {
         "b": jopt.adamw(0.1, weight_decay=0.0),
         "l": jopt.adamw(0.2, weight_decay=0.2),
         "d": jopt.adamw(0.3, weight_decay=0.2, mask=lambda path, x: path != "embed"),
@@ -126,10 +126,8 @@ def test_a_mapping_equals_the_partition():
 
 
 def test_states_are_those_of_numbers_and_of_schedules():
-    def structure(*settings):
-        return jax.tree.structure(
-            jopt.adamw(*settings[:1], weight_decay=settings[1]).init(PARAMS)
-        )
+    def structure(rate, decay):
+        return jax.tree.structure(jopt.adamw(rate, weight_decay=decay).init(PARAMS))
 
     numbers = FORMS["a mapping"]
     assert structure(numbers, numbers) == structure(0.1, 0.1)
@@ -155,39 +153,32 @@ def test_leaves_of_one_shape_share_a_trace(monkeypatch):
     rates = {f"l{i}": 0.1 * (i + 1) for i in range(39)} | {"default": 0.1}
     groups = {f"l{i}": dict(learning_rate=0.1 * (i + 2)) for i in range(3)}
     groups["l4"] = dict(weight_decay=0.5)
-    for tx, same in (
-        (jopt.adamw(rates, weight_decay={"l1*": 0.1}), jopt.adamw(rates)),
-        (jopt.groups(groups, jopt.adamw(0.1)), None),
+    traces, rule = [], kernel._rule
+
+    def counted(stage, *args):
+        traces.append(stage.name)
+        return rule(stage, *args)
+
+    monkeypatch.setattr(kernel, "_rule", counted)
+    for tx in (
+        jopt.adamw(rates, weight_decay={"l1*": 0.1}),
+        jopt.groups(groups, jopt.adamw(0.1)),
     ):
-        traces, rule = [], kernel._rule
-        monkeypatch.setattr(
-            kernel,
-            "_rule",
-            lambda stage, *args: (traces.append(stage.name), rule(stage, *args))[1],
-        )
         state = tx.init(params)
+        traces.clear()
         jax.jit(tx.update).trace(params, state, params)
         assert len(traces) == 3, traces  # Adam, the decay, the rate, each once
-        monkeypatch.undo()
 
 
 def test_arrays_among_the_rates_change_without_a_trace():
-    traces = []
-
-    def count(t):
-        traces.append(t)
-        return 1.0
-
-    def step(x):
-        tx = jopt.chain(
-            jopt.scale_by_schedule(count),
-            jopt.sgd({"embed": jnp.float32(x), "default": 0.1}),
-        )
-        return jax.jit(lambda g: tx.update(g, tx.init(g))[0])(GRADS)["embed"]
-
-    np.testing.assert_allclose(step(0.5), 2.5 * step(0.2), rtol=1e-6)
-    tx = [jopt.sgd({"embed": jnp.float32(x), "default": 0.1}) for x in (0.5, 0.2)]
-    assert tx[0] != tx[1] and tx[0].update.remade == tx[1].update.remade
+    first, second = (
+        jopt.sgd({"embed": jnp.float32(x), "default": 0.1}) for x in (0.5, 0.2)
+    )
+    assert first != second
+    updates: Any = first.update, second.update
+    assert updates[0].remade == updates[1].remade, "one program"
+    new, old = (run(tx, 1)["embed"] - PARAMS["embed"] for tx in (first, second))
+    np.testing.assert_allclose(new, 2.5 * old, rtol=1e-6)
 
 
 def test_settings_by_path_compare_and_print_as_given():
@@ -239,6 +230,7 @@ def test_kinds_of_decay(kind, mask, value):
 
 
 def test_kinds_are_values():
+    assert jopt.l2({"a": 1.0, "b": 2.0}) != jopt.l2({"b": 2.0, "a": 1.0})
     assert jopt.l2(0.1) == jopt.l2(0.1) != jopt.independent(0.1) != jopt.l2(0.2)
     assert hash(jopt.l2(0.1)) == hash(jopt.l2(0.1))
     assert repr(jopt.independent({"w": 0.1})) == "independent({'w': 0.1})"
@@ -273,24 +265,19 @@ def test_decay_of_fromage():
     p, g = PARAMS["embed"], GRADS["embed"]
     u = np.linalg.norm(p) / np.linalg.norm(g) * g
     expected = (p - 0.1 * (u + 0.2 * p)) / np.sqrt(1.01)
-    np.testing.assert_allclose(
-        run(jopt.fromage(0.1, weight_decay=0.2), 1)["embed"], expected
-    )
-    rates = {"head": 0.3, "default": lambda t: 0.1}
-    by_path, plain = run(jopt.fromage(rates)), run(jopt.fromage(0.1))
-    np.testing.assert_allclose(by_path["embed"], plain["embed"], rtol=1e-6)
-    np.testing.assert_allclose(
-        by_path["head/w"], run(jopt.fromage(0.3))["head/w"], rtol=1e-6
-    )
+    got = run(jopt.fromage(0.1, weight_decay=0.2), 1)["embed"]
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+    got = run(jopt.fromage({"head": 0.3, "default": lambda t: 0.1}))
+    for path, rate in (("embed", 0.1), ("head/w", 0.3)):
+        expected = run(jopt.fromage(rate))[path]
+        np.testing.assert_allclose(got[path], expected, rtol=1e-6)
 
 
 def test_decay_of_polyak_sgd():
     plain = run(jopt.polyak_sgd(scaling=0.5), 1, value=0.7)
-    got = run(
-        jopt.polyak_sgd(scaling=0.5, weight_decay=0.2, mask="embed"), 1, value=0.7
-    )
+    tx = jopt.polyak_sgd(scaling=0.5, weight_decay=0.2, mask="embed")
     plain["embed"] = plain["embed"] - 0.5 * 0.2 * PARAMS["embed"]
-    assert_same(got, plain)
+    assert_same(run(tx, 1, value=0.7), plain)
     with pytest.raises(TypeError, match="polyak_sgd: weight_decay must not be l2"):
         jopt.polyak_sgd(weight_decay=jopt.l2(0.1))
 
@@ -362,19 +349,15 @@ def test_masks_let_the_others_go_without_decay(name):
 
 def test_momo_with_a_mask_is_the_step_of_its_model():
     """The first step reaches the point where the model's loss is its lower bound."""
-    p, g = (
-        np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)])
-        for t in (PARAMS, GRADS)
-    )
-    decays = np.concatenate(
-        [
-            np.full(np.size(x), path == "head/w")
-            for path, x in zip(PATHS, jax.tree.leaves(PARAMS))
-        ]
-    )
+
+    def flat(tree):
+        return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+    p, g = flat(PARAMS), flat(GRADS)
+    shown = lambda path, x: 0 * x + (path == "head/w")  # noqa: E731
+    k = 1 + 10.0 * 0.3 * flat(jopt.tree.map_with_path(shown, PARAMS))
     tx = jopt.momo(10.0, weight_decay=0.3, mask="head/w")
-    new = np.concatenate([np.ravel(x) for x in run(tx, 1, value=5.0).values()])
-    k = np.where(decays, 1 + 10.0 * 0.3, 1.0)
+    new = flat([*run(tx, 1, value=5.0).values()])
     step = (p - k * new) / g
     np.testing.assert_allclose(step, step[0], rtol=1e-9)
     np.testing.assert_allclose(5.0 + g @ (new - p), 0.0, atol=1e-9)
@@ -382,45 +365,53 @@ def test_momo_with_a_mask_is_the_step_of_its_model():
 
 # ----------------------------------------------------------------------------- errors
 
+BAD_RATES = [
+    (ValueError, "has no value for the leaves embed", {"head": 1.0, "layers": 1.0}),
+    (ValueError, "rule 'heads'.*head/bias", {"heads": 1.0, "default": 0.1}),
+    (ValueError, "the tree structure of params.*'embed'", {"head": {"w": 0.1}}),
+    (ValueError, r"at \['head'\] must be a finite number", {"head": float("nan")}),
+    (TypeError, r"at \['head'\] must be a number, got a str", {"head": "0.1"}),
+    (TypeError, r"at \['head'\] must be a number, got None", {"head": None}),
+    (TypeError, r"must be a number, got \{\}", {}),
+    (ValueError, r"at \['w'\]\['b'\] must be a scalar", {"w": {"b": np.ones(2)}}),
+    (ValueError, "must return a real scalar", {"**": lambda t: jnp.ones(2)}),
+]
+BAD_DECAYS = [
+    (ValueError, r"the rule '\*\*/bais'", {"**/bais": 1.0}),
+    (ValueError, r"at \['\*\*/w'\] must be at least 0, got -0.1", {"**/w": -0.1}),
+]
+
 
 @pytest.mark.parametrize(
-    "error, words, settings",
-    [
-        (ValueError, r"learning_rate has no value for the leaves embed", dict(learning_rate={"head": 1.0, "layers": 1.0})),
-        (ValueError, r"learning_rate: the rule 'heads'.*head/bias", dict(learning_rate={"heads": 1.0, "default": 0.1})),
-        (ValueError, r"weight_decay: the rule '\*\*/bais'", dict(weight_decay={"**/bais": 1.0})),
-        (ValueError, r"learning_rate must have the tree structure of params.*'embed'", dict(learning_rate={"head": {"w": 0.1, "bias": 1.0}})),
-        (ValueError, r"adamw: learning_rate at \['head'\] must be a finite number, got nan", dict(learning_rate={"head": float("nan"), "default": 1})),
-        (TypeError, r"adamw: learning_rate at \['head'\] must be a number, got a str", dict(learning_rate={"head": "0.1"})),
-        (TypeError, r"adamw: learning_rate at \['head'\] must be a number, got None", dict(learning_rate={"head": None})),
-        (TypeError, r"adamw: learning_rate must be a number, got \{\}", dict(learning_rate={})),
-        (ValueError, r"adamw: learning_rate at \['head'\]\['w'\] must be a scalar", dict(learning_rate={"head": {"w": np.ones(2)}})),
-        (ValueError, r"adamw: weight_decay at \['\*\*/w'\] must be at least 0, got -0.1", dict(weight_decay={"**/w": -0.1})),
-        (ValueError, r"learning_rate must return a real scalar", dict(learning_rate={"**": lambda t: jnp.ones(2)})),
-    ],
-)  # fmt: skip
-def test_bad_numbers_by_leaf(error, words, settings):
-    with pytest.raises(error, match=words):
-        tx = jopt.adamw(**dict(learning_rate=0.1) | settings)
+    "name, error, words, value",
+    [("learning_rate", *row) for row in BAD_RATES]
+    + [("weight_decay", *row) for row in BAD_DECAYS],
+)
+def test_bad_numbers_by_leaf(name, error, words, value):
+    with pytest.raises(error, match=f"{name}.*{words}"):
+        settings: Any = dict(learning_rate=0.1) | {name: value}
+        tx = jopt.adamw(**settings)
         tx.update(GRADS, tx.init(PARAMS), PARAMS)
 
 
 @pytest.mark.parametrize(
-    "error, words, make",
+    "error, words, make, settings",
     [
-        (ValueError, "l2: weight_decay must be at least 0", lambda: jopt.l2(-1.0)),
-        (ValueError, r"independent: weight_decay at \['w'\]", lambda: jopt.independent({"w": -1.0})),
-        (TypeError, r"l2: weight_decay must be a number and no l2", lambda: jopt.l2(jopt.l2(1.0))),
-        (TypeError, r"lamb: weight_decay must be a number and no l2\(0.1\)", lambda: jopt.lamb(0.1, weight_decay=jopt.l2(0.1))),
-        (TypeError, "adafactor: weight_decay_rate must be a number and no", lambda: jopt.adafactor(0.1, weight_decay_rate=jopt.l2(0.1))),
-        (TypeError, "prodigy: weight_decay must be a number, got a dict", lambda: jopt.prodigy(weight_decay={"w": 0.1})),
-        (TypeError, "rprop: learning_rate must be a number, got a dict", lambda: jopt.rprop({"w": 0.1})),
-        (TypeError, "madgrad: learning_rate must be a number, got a dict", lambda: jopt.madgrad({"w": 0.1})),
+        (ValueError, "must be at least 0", jopt.l2, dict(weight_decay=-1.0)),
+        (ValueError, r"at \['w'\]", jopt.independent, dict(weight_decay={"w": -1.0})),
+        (TypeError, "a number and no l2", jopt.l2, dict(weight_decay=jopt.l2(1.0))),
+        (TypeError, "no l2.*: lamb has", jopt.lamb, dict(weight_decay=jopt.l2(0.1))),
+        (TypeError, "got a dict", jopt.contrib.prodigy, dict(weight_decay={"w": 0.1})),
+        (TypeError, "got a dict", jopt.novograd, dict(weight_decay={"w": 0.1})),
+        (TypeError, "got a dict", jopt.rprop, dict(learning_rate={"w": 0.1})),
+        (TypeError, "got a dict", jopt.madgrad, dict(learning_rate={"w": 0.1})),
     ],
-)  # fmt: skip
-def test_what_a_method_cannot_do_it_refuses(error, words, make):
-    with pytest.raises(error, match=words):
-        make()
+)
+def test_what_a_method_cannot_do_it_refuses(error, words, make, settings):
+    if make in (jopt.lamb, jopt.novograd):
+        settings = settings | dict(learning_rate=0.1)
+    with pytest.raises(error, match=f"{make.__name__}: .*{words}"):
+        make(**settings)
 
 
 # ---------------------------------------------------------------------- layer by layer

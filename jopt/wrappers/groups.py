@@ -15,6 +15,7 @@ from ..base import (
 from ..engine import transformation
 from ..parts.combine import chain, check_transformation, partition, set_to_zero
 from ..parts.scale import scale
+from ..parts.values import is_schedule
 from ..settings import Range, check_number, check_numbers
 from ..tree import partition_by
 from ..tree.selection import numbers_in
@@ -173,7 +174,7 @@ def layerwise_lr_decay(
 
 
 def _times(rate: Any, factor: float) -> Any:
-    return scaled(rate, factor) if callable(rate) else factor * rate
+    return scaled(rate, factor) if is_schedule(rate) else factor * rate
 
 
 @settings.schedule
