@@ -247,7 +247,7 @@ def partition(
         return Mask(mask, mask_compatible_extra_args)
 
     def labels(params):
-        labels = _labels(params, param_labels)
+        labels = labels_of(params, param_labels)
         _check_labels(labels, transforms)
         return labels
 
@@ -275,7 +275,7 @@ multi_transform = partition
 _NO_LABEL = "no label"  # of leaves that no rule chooses
 
 
-def _labels(params: Any, labels: Any) -> Any:
+def labels_of(params: Any, labels: Any) -> Any:
     """The tree of labels that a function, rules or a tree says."""
     if is_function(labels):
         if takes_a_path(labels):
