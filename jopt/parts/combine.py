@@ -94,10 +94,11 @@ def chain(*args: GradientTransformation) -> GradientTransformationExtraArgs:
     """
     for i, tx in enumerate(args):
         check_transformation("chain", f"argument {i}", tx)
-    return from_plan(in_sequence([plan_of(tx) for tx in args], tuple, _as_tuple))
+    return from_plan(in_sequence([plan_of(tx) for tx in args], tuple, as_tuple))
 
 
-def _as_tuple(state):
+def as_tuple(state: Any) -> tuple:
+    """The states of a chain's parts; refuses what no chain made."""
     if not isinstance(state, tuple) or hasattr(state, "_fields"):
         raise ValueError(
             "chain: expected a tuple of the parts' states, got a "

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import DictKey
 from jax.typing import ArrayLike
 
 from .. import tree
@@ -96,12 +95,10 @@ def set_hyperparams(
     for name, value in {**(values or {}), **named_values}.items():
         if name not in there:
             raise KeyError(_no_such(name, list(there)))
-        path, old = there[name]
-        new = _like(name, value, old)
-        _check_no_schedule(state, name, path)
-        state = tree.set(
-            state, lambda p, _, path=path: p == path, **{path[-1].key: new}
-        )
+        entry = there[name]
+        new = {entry.name: _like(name, value, entry.value)}
+        _check_no_schedule(state, name, entry)
+        state = tree.set(state, lambda path, _, e=entry: _is_at(path, e), **new)
     return state
 
 
@@ -116,7 +113,11 @@ def in_state(state: OptState, before: tuple = ()) -> Iterator[Entry]:
 
     for path, numbers in tree.get_all_with_path(state, "hyperparams", is_injected):
         for name, value in numbers.items():
-            yield Entry((*before, *path, DictKey(name)), value)
+            yield Entry((*before, *path[:-1]), name, value)
+
+
+def _is_at(path: tuple, entry: Entry) -> bool:
+    return path[:-2] == entry.where and path[-2].name == "hyperparams"
 
 
 def _in_parts(whole: Part) -> Iterator[Entry]:
@@ -135,7 +136,7 @@ def _of_call(part: Part) -> Iterator[Entry]:
             value = scalar("hyperparams", name, value(_last_step(part)))
         elif not is_number(parameter, value):
             continue
-        yield Entry((*part.path, DictKey(name)), value)
+        yield Entry(part.path, name, value)
 
 
 def is_schedule(parameter: Any, value: Any) -> bool:
@@ -175,14 +176,14 @@ def _like(name: str, value: Any, old: Any) -> jax.Array:
     return jnp.full_like(old, value)
 
 
-def _check_no_schedule(state: OptState, name: str, path: tuple) -> None:
-    fields = tree.get_all_with_path(
-        state, "hyperparams_states", lambda p, _: p[:-1] == path[:-2]
+def _check_no_schedule(state: OptState, name: str, entry: Entry) -> None:
+    schedules = tree.get_all_with_path(
+        state, "hyperparams_states", lambda path, _: path[:-1] == entry.where
     )
-    if fields and path[-1].key in fields[0][1]:
+    if any(entry.name in states for _, states in schedules):
         raise ValueError(
-            f"set_hyperparams: {name} follows a schedule, which writes it at each step; "
-            "give inject_hyperparams a number to set it, or change the schedule"
+            f"set_hyperparams: {name} follows a schedule, which writes it at each step;"
+            " give inject_hyperparams a number to set it, or change the schedule"
         )
 
 

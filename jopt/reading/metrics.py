@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jax.tree_util import DictKey
 
 from .. import tree
 from ..base import OptState
@@ -63,11 +62,11 @@ def _measured(state: OptState) -> Iterator[Entry]:
         for path, value in tree.get_all_with_path(state, field, _is_field):
             if isinstance(value, Mapping):
                 for name, x in value.items():
-                    yield Entry((*path, DictKey(name)), x)
+                    yield Entry(path[:-1], name, x)
             elif np.ndim(value) == 0:
-                yield Entry(path, value)
+                yield Entry(path[:-1], field, value)
     for entry in in_state(state):
-        if entry.path[-1] == DictKey("learning_rate"):
+        if entry.name == "learning_rate":
             yield entry
 
 

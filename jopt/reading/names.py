@@ -13,9 +13,10 @@ __all__ = []
 
 
 class Entry(NamedTuple):
-    """A value and the keys to it, its own key last."""
+    """A value, what it is called, and the keys to the state that holds it."""
 
-    path: tuple
+    where: tuple
+    name: str
     value: Any
 
 
@@ -25,9 +26,9 @@ def named(entries: Iterable[Entry]) -> dict[str, Entry]:
     A name is what the entry is called, after the keys of dicts on the way to it, such
     as the labels of groups; then with positions in chains, then with the whole path.
     """
-    entries = list({entry.path: entry for entry in entries}.values())
+    entries = list({(entry.where, entry.name): entry for entry in entries}.values())
     kinds = DictKey, (DictKey, SequenceKey), object
-    names = [[_text(entry.path, kind) for kind in kinds] for entry in entries]
+    names = [[_text(entry, kind) for kind in kinds] for entry in entries]
     uses = [collections.Counter(column) for column in zip(*names)]
     found = {}
     for entry, candidates in zip(entries, names):
@@ -36,9 +37,9 @@ def named(entries: Iterable[Entry]) -> dict[str, Entry]:
     return found
 
 
-def _text(path: tuple, kinds: Any) -> str:
-    keys = [key for key in path[:-1] if isinstance(key, kinds)]
-    return "/".join(map(_word, (*keys, path[-1])))
+def _text(entry: Entry, kinds: Any) -> str:
+    words = [_word(key) for key in entry.where if isinstance(key, kinds)]
+    return "/".join([*words, entry.name])
 
 
 def _word(key: Any) -> str:

@@ -10,7 +10,15 @@ from jax.tree_util import DictKey, SequenceKey
 from ..base import Params
 from ..engine.leaves import hide, resolve
 from ..engine.stages import Mask
-from ..parts.combine import chain, freeze, labels_of, masked, named_chain, partition
+from ..parts.combine import (
+    as_tuple,
+    chain,
+    freeze,
+    labels_of,
+    masked,
+    named_chain,
+    partition,
+)
 from ..settings import Call, Recorded
 from ..tree import NamedTupleKey
 from ..wrappers.inject import flat_arguments
@@ -62,17 +70,17 @@ class Part(NamedTuple):
 def _parts(part: Part, call: Call) -> Iterator[Part]:
     given = call.arguments
     if call.factory is chain:
-        for i, tx in enumerate(given.get("args", ())):
-            state = _state_in(part, lambda state, i=i: tuple(state)[i])
+        txs = given.get("args", ())
+        for i, tx in enumerate(txs):
+            state = _state_in(part, lambda s, i=i: _of_chain(s, len(txs))[i])
             yield part._replace(tx=tx, state=state, path=(*part.path, SequenceKey(i)))
     elif call.factory is named_chain:
         for name, tx in given.get("args", ()):
-            state = _state_in(part, lambda state, name=name: state[name])
+            state = _state_in(part, lambda s, name=name: s[name])
             yield part._replace(tx=tx, state=state, path=(*part.path, DictKey(name)))
     elif call.factory is masked:
-        params, state = part.params, _state_in(part, lambda state: state.inner_state)
-        if params is not None:
-            params = hide(resolve(Mask(given["mask"]), params), params)
+        state = _state_in(part, lambda s: s.inner_state)
+        params = _shown(given["mask"], part.params)
         yield part._replace(tx=given["inner"], state=state, params=params)
     elif call.factory is partition:
         yield from _groups(part, **given)
@@ -81,16 +89,25 @@ def _parts(part: Part, call: Call) -> Iterator[Part]:
 
 
 def _groups(part: Part, transforms, param_labels, **_) -> Iterator[Part]:
-    params = part.params
-    labels = None if params is None else labels_of(params, param_labels)
+    def mask(label):
+        def of_label(params):
+            labels = labels_of(params, param_labels)
+            return jax.tree.map(lambda x: bool(x == label), labels)
+
+        return of_label
+
     for label, tx in transforms.items():
         yield part._replace(
             tx=tx,
             state=_state_in(part, lambda s, k=label: s.inner_states[k].inner_state),
-            params=None if params is None else _labelled(labels, label, params),
+            params=_shown(mask(label), part.params),
             path=(*part.path, DictKey(label)),
             groups=(*part.groups, label),
         )
+
+
+def _shown(mask: Any, params: Params | None) -> Params | None:
+    return None if params is None else hide(resolve(Mask(mask), params), params)
 
 
 def _state_in(part: Part, get: Callable[[Any], Any]) -> Any:
@@ -105,8 +122,11 @@ def _state_in(part: Part, get: Callable[[Any], Any]) -> Any:
         ) from None
 
 
-def _labelled(labels: Any, label: Any, params: Params) -> Params:
-    return hide(jax.tree.map(lambda x: bool(x == label), labels), params)
+def _of_chain(state: Any, length: int) -> tuple:
+    states = as_tuple(state)
+    if len(states) != length:
+        raise IndexError
+    return states
 
 
 def _within(part: Part, call: Call) -> Iterator[Part]:
