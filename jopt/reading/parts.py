@@ -138,18 +138,17 @@ def _within(part: Part, call: Call) -> Iterator[Part]:
     if inner or part.is_injected or call.factory is freeze or part.params is not None:
         product = part._replace(tx=call.inside())
         made = product.call
-        if made and (inner or made.factory in _STRUCTURE or part.is_injected):
-            whole = "learning_rate" in part.arguments and not part.is_injected
-            yield product._replace(maker=call) if whole else product
+        if made and (inner or part.is_injected or call.factory is freeze):
+            yield product
+            return
+        if made and made.factory is partition:  # an optimizer that is several
+            yield product._replace(maker=call)
             return
     states = _states_of(part.state, call)
     for i, tx in enumerate(inner):
         key, state = states[i] if states else (None, part.state)
         path = part.path if key is None else (*part.path, key)
         yield part._replace(tx=tx, state=state, path=path)
-
-
-_STRUCTURE = masked, partition
 
 
 def _states_of(state: Any, call: Call) -> list[tuple[NamedTupleKey, Any]]:
