@@ -373,6 +373,7 @@ def has_tracers(settings: Any) -> bool:
 
 
 def show(value: Any) -> str:
+    """A setting as one would write it: functions and types by their names."""
     if isinstance(value, (jax.Array, np.ndarray)):
         text = np.array2string(np.asarray(value)) if _printable(value) else "..."
         return text if value.ndim == 0 else f"{value.dtype}{list(value.shape)}"
@@ -380,6 +381,13 @@ def show(value: Any) -> str:
         return getattr(value, "__name__", repr(value))
     if isinstance(value, jnp.dtype):
         return value.name
+    if type(value) is dict:
+        items = (f"{show(k)}: {show(v)}" for k, v in value.items())
+        return "{" + ", ".join(items) + "}"
+    if type(value) is list:
+        return "[" + ", ".join(map(show, value)) + "]"
+    if type(value) is tuple:
+        return "(" + ", ".join(map(show, value)) + ("," * (len(value) == 1)) + ")"
     return repr(value)
 
 
