@@ -1,5 +1,6 @@
 """The table of `describe`: what it says of groups, masks, wrappers and other leaves."""
 
+import re
 import sys
 
 import jax
@@ -205,6 +206,9 @@ def test_it_prints_with_rich(capsys):
     text = capsys.readouterr().out
     for word in ("enc/bias", "bfloat16", "frozen", "12 parameters, 6 frozen"):
         assert word in text
+    tx = jopt.groups({re.compile("[bold]"): None}, jopt.sgd(0.1))
+    rich.print(jopt.describe(tx, {"bold": jnp.ones(2), "w": jnp.ones(2)}))
+    assert "[bold]" in capsys.readouterr().out, "no markup"
 
 
 def test_a_schedule_that_is_a_plain_function_has_its_name():

@@ -3,3 +3,4 @@
 from .describe import *
 from .hyperparameters import *
 from .metrics import *
+from .table import *

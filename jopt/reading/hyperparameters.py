@@ -1,5 +1,7 @@
 """The current hyperparameters of an optimizer, read and changed."""
 
+import inspect
+import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -96,7 +98,7 @@ def set_hyperparams(
         if name not in there:
             raise KeyError(_no_such(name, list(there)))
         entry = there[name]
-        new = {entry.name: _like(name, value, entry.value)}
+        new = {entry.name: _like(name, value, entry)}
         _check_no_schedule(state, name, entry)
         state = tree.set(state, lambda path, _, e=entry: _is_at(path, e), **new)
     return state
@@ -131,19 +133,21 @@ def _keeps(part: Part) -> bool:
 
 
 def _of_call(part: Part) -> Iterator[Entry]:
-    for name, (parameter, value) in part.arguments.items():
-        if is_schedule(parameter, value):
-            value = scalar("hyperparams", name, value(_last_step(part)))
-        elif not is_number(parameter, value):
-            continue
-        yield Entry(part.path, name, value)
+    for name, (parameter, given) in part.arguments.items():
+        values = [((), given)]
+        if may_be_schedule(parameter):  # or a tree of numbers and schedules
+            values = jax.tree_util.tree_flatten_with_path(given)[0]
+        for path, value in values:
+            if may_be_schedule(parameter) and callable(value):
+                value = scalar("hyperparams", name, value(_last_step(part)))
+            if is_number(parameter, value):
+                yield Entry((*part.path, *path), name, value)
 
 
-def is_schedule(parameter: Any, value: Any) -> bool:
-    """Whether it is a function of the step, and said to be one."""
-    kinds = getattr(parameter.annotation, "__args__", ())
-    said = parameter.annotation == Schedule or Schedule in kinds
-    return said and callable(value) and not isinstance(value, jax.Array)
+def may_be_schedule(parameter: inspect.Parameter) -> bool:
+    """Whether an argument is said to be one: functions may be much else."""
+    kinds = typing.get_args(parameter.annotation) or (parameter.annotation,)
+    return Schedule in kinds
 
 
 _COUNTS = ("count", "step_count", "gradient_step", "step")
@@ -164,10 +168,11 @@ def _last_step(part: Part) -> jax.Array:
 # ----------------------------------------------------------------------- a new value
 
 
-def _like(name: str, value: Any, old: Any) -> jax.Array:
-    where = "set_hyperparams"
+def _like(name: str, value: Any, entry: Entry) -> jax.Array:
+    """The value in the type of the old one, which steps are compiled for."""
+    old, where = entry.value, "set_hyperparams"
     if np.ndim(old) == 0:
-        check_number(where, name, value, range_of(name.rpartition("/")[2]))
+        check_number(where, name, value, range_of(entry.name))
     elif np.shape(value) != np.shape(old):
         raise ValueError(
             f"{where}: {name} has the shape {np.shape(old)} in the state, got a value "
