@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import tree
 from ..base import OptState
 from ..tree import NamedTupleKey
+from ..tree.states import walk
 from .hyperparameters import in_state
 from .names import Entry, named
 
@@ -58,17 +58,15 @@ def metrics(state: OptState) -> dict[str, Any]:
 
 
 def _measured(state: OptState) -> Iterator[Entry]:
-    for field in _MEASURED:
-        for path, value in tree.get_all_with_path(state, field, _is_field):
-            if isinstance(value, Mapping):
-                for name, x in value.items():
-                    yield Entry(path[:-1], name, x)
-            elif np.ndim(value) == 0:
-                yield Entry(path[:-1], field, value)
+    for path, value in walk(state):
+        *where, last = path or (None,)
+        if not isinstance(last, NamedTupleKey) or last.name not in _MEASURED:
+            continue
+        if isinstance(value, Mapping):
+            for name, x in value.items():
+                yield Entry(tuple(where), name, x)
+        elif np.ndim(value) == 0:
+            yield Entry(tuple(where), last.name, value)
     for entry in in_state(state):
         if entry.name == "learning_rate":
             yield entry
-
-
-def _is_field(path: tuple, value: Any) -> bool:
-    return isinstance(path[-1], NamedTupleKey)

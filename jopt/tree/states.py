@@ -50,7 +50,7 @@ def get_all_with_path(
     """
     return [
         (path, node)
-        for path, node in _walk(tree)
+        for path, node in walk(tree)
         if _is_found(path, node, key, filtering)
     ]
 
@@ -134,11 +134,11 @@ def _is_found(path: tuple, node: Any, key: Any, filtering: Filter | None) -> boo
     return named and (filtering is None or bool(filtering(path, node)))
 
 
-def _walk(node: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+def walk(node: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
     """All nodes below and this one, each before its children."""
     yield path, node
     for key, child in _children(node):
-        yield from _walk(child, (*path, key))
+        yield from walk(child, (*path, key))
 
 
 def _children(node: Any) -> list[tuple[Any, Any]]:
