@@ -49,6 +49,7 @@ from .nnls import *
 from .numerics import *
 from .optimizers import *
 from .parts import *
+from .reading import *
 from .schedules import *
 from .step import *
 from .tree import (

@@ -83,6 +83,11 @@ _RANGES = dict(
 )
 
 
+def range_of(name: str) -> Range:
+    """The numbers that an argument of this name may usually be."""
+    return _RANGES.get(name, FINITE)
+
+
 def check_number(where: str, name: str, value: Any, allowed: Range) -> None:
     """Refuse what is not one number in the range. Traced values are not looked at."""
     if isinstance(value, (bool, np.bool_, str, bytes, complex)) or value is None:
@@ -221,12 +226,21 @@ class Call:
         """The call with some other arguments."""
         return Call(self.factory, {**self.arguments, **arguments})
 
+    def bound(self) -> inspect.BoundArguments:
+        """The arguments, bound to the factory's signature."""
+        bound = inspect.signature(self.factory).bind_partial()
+        bound.arguments.update(self.arguments)
+        return bound
+
     def again(self) -> Any:
         """What the factory makes of these arguments."""
-        signature = inspect.signature(self.factory)
-        bound = signature.bind_partial()
-        bound.arguments.update(self.arguments)
+        bound = self.bound()
         return self.factory(*bound.args, **bound.kwargs)
+
+    def inside(self) -> Any:
+        """What the factory made before it was recorded as a product of this call."""
+        bound = self.bound()
+        return self.factory.__wrapped__(*bound.args, **bound.kwargs)
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -253,20 +267,20 @@ class Call:
                 continue
             value = self.arguments[parameter.name]
             if parameter.kind is parameter.VAR_POSITIONAL:
-                parts += [_show(v) for v in value]
+                parts += [show(v) for v in value]
             elif parameter.kind is parameter.VAR_KEYWORD:
-                parts += [f"{k}={_show(v)}" for k, v in value.items()]
+                parts += [f"{k}={show(v)}" for k, v in value.items()]
             elif parameter.default is not parameter.empty and same(
                 value, parameter.default
             ):
                 by_keyword = True
             elif by_keyword or parameter.kind is parameter.KEYWORD_ONLY:
-                parts.append(f"{parameter.name}={_show(value)}")
+                parts.append(f"{parameter.name}={show(value)}")
             elif parameter.default is not parameter.empty:
-                parts.append(f"{parameter.name}={_show(value)}")
+                parts.append(f"{parameter.name}={show(value)}")
                 by_keyword = True
             else:
-                parts.append(_show(value))
+                parts.append(show(value))
         return f"{self.name}({', '.join(parts)})"
 
     def __reduce__(self):
@@ -403,7 +417,8 @@ def has_tracers(settings: Any) -> bool:
     return any(isinstance(x, Tracer) for x in jax.tree.leaves(settings))
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A setting as one would write it: functions and types by their names."""
     if isinstance(value, (jax.Array, np.ndarray)):
         text = np.array2string(np.asarray(value)) if _printable(value) else "..."
         return text if value.ndim == 0 else f"{value.dtype}{list(value.shape)}"
@@ -411,6 +426,13 @@ def _show(value: Any) -> str:
         return getattr(value, "__name__", repr(value))
     if isinstance(value, jnp.dtype):
         return value.name
+    if type(value) is dict:
+        items = (f"{show(k)}: {show(v)}" for k, v in value.items())
+        return "{" + ", ".join(items) + "}"
+    if type(value) is list:
+        return "[" + ", ".join(map(show, value)) + "]"
+    if type(value) is tuple:
+        return "(" + ", ".join(map(show, value)) + ("," * (len(value) == 1)) + ")"
     return repr(value)
 
 

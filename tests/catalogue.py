@@ -654,6 +654,14 @@ ROWS = [
         optax_settings=dict(inner=optax.adam(0.05)),
         optax="contrib.split_real_and_imaginary",
     ),
+    part(
+        "with_metrics",
+        dict(inner=jopt.clip_by_global_norm(2.0)),
+        references.clip_by_global_norm,
+        reference_settings=dict(max_norm=2.0),
+        whole_tree=True,
+        optax=None,
+    ),
     Row(
         "sam",
         dict(optimizer=jopt.sgd(0.1), adv_optimizer=_uphill(jopt, 0.05)),

@@ -1,5 +1,6 @@
 """A factory's arguments are checked by name, and its product knows its call."""
 
+import inspect
 import pickle
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import jopt
+from tests.catalogue import ROWS
 
 BAD = [
     (dict(learning_rate=None), TypeError, "learning_rate must be a number, got None"),
@@ -75,6 +77,18 @@ def test_repr_reads_like_the_call():
     tx = jopt.chain(jopt.clip(1.0), jopt.masked(jopt.scale(2.0), {"w": True}))
     assert repr(tx) == "chain(clip(1.0), masked(scale(2.0), {'w': True}))"
     assert eval(repr(tx), vars(jopt)) == tx
+    assert repr(jopt.monitor({"a": jopt.tree.norm})) == "monitor({'a': norm})"
+    rate = jopt.join_schedules([abs, abs], [1])
+    assert repr(rate) == "join_schedules([abs, abs], [1])"
+    tx = jopt.masked(jopt.scale(1.0), ({"a": True}, (False,)))
+    assert repr(tx) == "masked(scale(1.0), ({'a': True}, (False,)))"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+def test_repr_evaluates_to_its_equal(row):
+    functions = {f.__name__: f for f in row.settings.values() if inspect.isroutine(f)}
+    names = {**vars(jopt.contrib), **vars(jopt), **functions}
+    assert eval(repr(row.make()), names) == row.make()
 
 
 def test_equality_looks_into_arrays_and_trees():

@@ -97,7 +97,8 @@ def chain(*args: GradientTransformation) -> GradientTransformationExtraArgs:
     return from_plan(in_sequence([plan_of(tx) for tx in args], tuple, as_tuple))
 
 
-def as_tuple(state):
+def as_tuple(state: Any) -> tuple:
+    """The states of a chain, one for each part; refuses what no chain made."""
     if not isinstance(state, tuple) or hasattr(state, "_fields"):
         raise ValueError(
             "chain: expected a tuple of the parts' states, got a "
@@ -241,7 +242,7 @@ def partition(
         check_transformation("partition", f"transforms[{label!r}]", tx)
 
     def labels(params):
-        labels = _labels(params, param_labels)
+        labels = labels_of(params, param_labels)
         _check_labels(labels, transforms)
         return labels
 
@@ -270,7 +271,7 @@ multi_transform = partition
 _NO_LABEL = "no label"  # of leaves that no rule chooses
 
 
-def _labels(params: Any, labels: Any) -> Any:
+def labels_of(params: Any, labels: Any) -> Any:
     """The tree of labels that a function, rules or a tree says."""
     if is_function(labels):
         if takes_a_path(labels):

@@ -1,6 +1,7 @@
 """Finding, replacing and mapping what states hold, by name."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,7 +50,7 @@ def get_all_with_path(
     """
     return [
         (path, node)
-        for path, node in _walk(tree)
+        for path, node in walk(tree)
         if _is_found(path, node, key, filtering)
     ]
 
@@ -133,11 +134,11 @@ def _is_found(path: tuple, node: Any, key: Any, filtering: Filter | None) -> boo
     return named and (filtering is None or bool(filtering(path, node)))
 
 
-def _walk(node: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+def walk(node: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
     """All nodes below and this one, each before its children."""
     yield path, node
     for key, child in _children(node):
-        yield from _walk(child, (*path, key))
+        yield from walk(child, (*path, key))
 
 
 def _children(node: Any) -> list[tuple[Any, Any]]:
@@ -215,3 +216,33 @@ def map_params(
 
     where = init(_Params())
     return jax.tree.map(at_node, where, state, is_leaf=lambda x: isinstance(x, _Params))
+
+
+def by_param(initable: Any, state: Any, params: Any) -> tuple[list[list], list]:
+    """The leaves of a state that belong to each leaf of the parameters, and the rest.
+
+    Slots may be trees of their own below a parameter, and masked anywhere above it.
+    """
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    index = {path: i for i, path in enumerate(paths)}
+    mine, rest = [[] for _ in paths], []
+
+    def sort(path, leaf, starts):
+        for start, end in itertools.product(starts, range(len(path), -1, -1)):
+            if path[start:end] in index:
+                return mine[index[path[start:end]]].append(leaf)
+        rest.append(leaf)
+
+    def at_node(node, x):
+        for path, leaf in jax.tree_util.tree_flatten_with_path(x)[0]:
+            sort(path, leaf, [0] if isinstance(node, _Params) else [])
+
+    try:
+        where = getattr(initable, "init", initable)(_Params())
+        jax.tree.map(at_node, where, state, is_leaf=lambda x: isinstance(x, _Params))
+    except (IndexError, TypeError, ValueError):
+        # Another library's, which needs the tree itself: then by the names alone.
+        mine, rest = [[] for _ in paths], []
+        for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+            sort(path, leaf, range(len(path)))
+    return mine, rest

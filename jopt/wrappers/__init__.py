@@ -9,3 +9,4 @@ from .multi_steps import *
 from .sam import *
 from .schedule_free import *
 from .split_real_and_imaginary import *
+from .with_metrics import *

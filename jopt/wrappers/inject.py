@@ -115,7 +115,7 @@ def _is_schedule(parameter: inspect.Parameter, value: Any) -> bool:
     return not parameter.name.endswith(no_number)
 
 
-def _is_number(parameter: inspect.Parameter, value: Any) -> bool:
+def is_number(parameter: inspect.Parameter, value: Any) -> bool:
     """Whether it is a hyperparameter: a number, but for those that count or choose.
 
     An integer counts if its annotation says so, or else if its default is one.
@@ -253,13 +253,13 @@ def _make(
 ) -> GradientTransformationExtraArgs:
     where = f"{_WHERE}({_name(factory)})"
     bound.apply_defaults()
-    arguments = {k: v for k, v in _flat(bound).items() if k not in static}
+    arguments = {k: v for k, v in flat_arguments(bound).items() if k not in static}
     schedules = {
         name: value if _is_stateful(value) else WrappedSchedule(value)
         for name, (parameter, value) in arguments.items()
         if _is_schedule(parameter, value)
     }
-    numbers = {k: v for k, (p, v) in arguments.items() if _is_number(p, v)}
+    numbers = {k: v for k, (p, v) in arguments.items() if is_number(p, v)}
 
     def inner(values):
         tx = _call(factory, bound, {k: _as_number(v) for k, v in values.items()})
@@ -346,7 +346,9 @@ def _as_number(x: jax.Array) -> jax.Array:
     )
 
 
-def _flat(bound: inspect.BoundArguments) -> dict[str, tuple[inspect.Parameter, Any]]:
+def flat_arguments(
+    bound: inspect.BoundArguments,
+) -> dict[str, tuple[inspect.Parameter, Any]]:
     """The arguments by name, those of `**kwargs` too, each with what is said of it."""
     flat = {}
     for name, value in bound.arguments.items():
