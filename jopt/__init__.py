@@ -19,6 +19,7 @@ from . import (
     tree_utils,
 )
 from .base import *
+from .checkpoint import *
 from .distributions import *
 from .engine import *
 from .grad import *

@@ -437,4 +437,5 @@ def show(value: Any) -> str:
 
 
 def _printable(value: Any) -> bool:
-    return not isinstance(value, Tracer) and _on_hand(value)
+    is_key = jnp.issubdtype(value.dtype, jax.dtypes.extended)
+    return not is_key and not isinstance(value, Tracer) and _on_hand(value)

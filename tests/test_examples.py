@@ -36,6 +36,12 @@ def test_functional_learns(capsys):
     assert loss < 0.15
 
 
+def test_finetune_learns_on_with_a_changed_chain(capsys):
+    ((accuracy, loss),) = run_example("finetune", capsys=capsys)
+    assert accuracy > 95
+    assert loss < 0.15
+
+
 @pytest.mark.parametrize(
     "path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name
 )

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 __all__ = []
 
@@ -24,9 +25,10 @@ _SHORT = (
 def spell(x: Any) -> str:
     """The type of an array in short, `f32[8, 16]`."""
     try:
-        aval = jax.typeof(x)
+        aval: Any = jax.typeof(x)
     except TypeError:
         return type(x).__name__
+    aval = x if isinstance(x, np.ndarray) else aval  # JAX's may be narrower
     name = aval.dtype.name
     for long, short in _SHORT:
         name = name.replace(long, short) if name.startswith(long) else name

@@ -1,5 +1,6 @@
 from .apply_if_finite import *
 from .conditionally import *
+from .eval_params import *
 from .flatten import *
 from .groups import *
 from .inject import *

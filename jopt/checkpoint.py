@@ -1,0 +1,331 @@
+"""States as flat dictionaries of named arrays, which outlive a change of the optimizer.
+
+An entry is named by what it is and not by where it stands: the kind of the state (its
+class without `ScaleBy` and `State`), the field, and the path of the parameter, as in
+`adam/mu/layers/0/w`. A state that holds others, of a chain, a mask or `MultiSteps` say,
+names its own fields alone; labels of a partition come first, `decay/adam/count`. The
+second state of a kind is `adam_2`, in the order of the chain.
+"""
+
+import collections
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .base import GradientTransformation, OptState, Params
+from .parts.combine import check_transformation
+from .tree import paths, spell
+from .tree.messages import children_of, listed
+from .wrappers.gate import is_array
+
+__all__ = ["StateReport", "load_state_dict", "state_dict"]
+
+_VERSION = 1
+
+
+class StateReport(NamedTuple):
+    """What did not fit when a state was restored, by name."""
+
+    missing: tuple[str, ...]  # the state has it, the dictionary does not
+    unused: tuple[str, ...]  # the dictionary has it, the state does not
+    reshaped: dict[str, str]  # of another shape or kind of number: what for what
+    converted: dict[str, str]  # of another precision: from what to what
+
+
+def state_dict(tx: GradientTransformation | None, state: OptState) -> dict[str, Any]:
+    """The arrays of a state by names that stay when the chain around them changes.
+
+    Args:
+        tx: the transformation that made the state, jopt's or optax's. The names come
+            from the state alone, so it may be `None`.
+        state: the state. It may be abstract, to tell a checkpointer what to expect.
+
+    Returns:
+        A flat dict of arrays that `np.savez`, orbax and their like can hold, without a
+        copy: save it before a step to which the state is donated. A PRNG key is an
+        array of integers, with its kind last in its name; functions and the like are
+        left out. `"version"` is the version of the names.
+
+    Raises:
+        TypeError: `tx` is no transformation.
+        ValueError: two leaves have one name, as keys with slashes may have.
+
+    Example:
+        >>> tx = jopt.chain(jopt.clip(1.0), jopt.adam(1e-3))
+        >>> list(jopt.state_dict(tx, tx.init({"w": jnp.ones(2)})))
+        ['version', 'adam/count', 'adam/mu/w', 'adam/nu/w']
+    """
+    if tx is not None:
+        check_transformation("state_dict", "tx", tx)
+    found = {"version": np.array(_VERSION, np.int32)}
+    named = _named("state_dict", state)
+    return found | {name: _plain(leaf) for name, _, leaf in named if name}
+
+
+def load_state_dict(
+    tx: GradientTransformation,
+    params: Params,
+    d: Mapping[str, Any],
+    partial: bool = False,
+) -> tuple[OptState, StateReport]:
+    """The state of a transformation for these parameters, from arrays by name.
+
+    Args:
+        tx: the transformation that is to go on. It need not be the one that was saved.
+        params: the parameters, which may be abstract.
+        d: what `state_dict` returned, of jopt's state or optax's; a mapping such as
+            `np.load` returns will do. Floating numbers take the precision that the
+            state has, and so do integers that it can hold; a shape never changes.
+        partial: whether to keep the values of `tx.init(params)` where an entry is
+            missing or does not fit, and to leave out what the state does not have.
+
+    Returns:
+        The state, in which what has the shape of its parameter is sharded as that is,
+        and a `StateReport`. Of it, only `converted` can be filled unless `partial`.
+
+    Raises:
+        ValueError: names or shapes do not fit, unless `partial`: the message has all
+            that are missing, unused and reshaped; or the names are of a later version.
+        TypeError: `tx` is no transformation, or `d` no mapping of arrays.
+
+    Example:
+        >>> old, params = jopt.adam(1e-3), {"w": jnp.ones(2)}
+        >>> saved = jopt.state_dict(old, old.init(params))
+        >>> new = jopt.chain(jopt.clip(1.0), jopt.adamw(1e-4))
+        >>> state, report = jopt.load_state_dict(new, params, saved)
+        >>> report.missing, report.unused
+        ((), ())
+    """
+    check_transformation("load_state_dict", "tx", tx)
+    _check_mapping(d)
+    template = _abstract(tx.init, params)
+    leaves, structure = jax.tree.flatten(template)
+    like = dict(zip(paths(params), jax.tree.leaves(params)))
+    missing = [] if "version" in d else ["version"]
+    unused = dict.fromkeys(name for name in d if name != "version")
+    reshaped, converted, kept = {}, {}, []
+    for i, (name, path, want) in enumerate(_named("load_state_dict", template)):
+        if not name:
+            continue
+        if name not in d:
+            missing.append(name)
+            kept.append(i)
+            continue
+        unused.pop(name, None)
+        want = _plain(want)
+        x = _as_array(name, d[name], want)
+        words = f"{spell(x)} for {spell(want)}"
+        if x.shape != want.shape or not _holds(want.dtype, x):
+            reshaped[name] = words
+            kept.append(i)
+            continue
+        if x.dtype != want.dtype:
+            converted[name] = words
+        leaves[i] = _placed(x, want.dtype, leaves[i], like.get(path))
+    report = StateReport(tuple(missing), tuple(unused), reshaped, converted)
+    if not partial and any(report[:3]):
+        raise ValueError(_refusal(tx, report))
+    if kept:
+        fresh = jax.tree.leaves(tx.init(params))
+        for i in kept:
+            leaves[i] = fresh[i]
+    return structure.unflatten(leaves), report
+
+
+# ------------------------------------------------------------------------------- names
+
+
+def _named(where: str, state: OptState) -> list[tuple[str, str, Any]]:
+    """The name of every leaf, its path below the field, and the leaf, in order.
+
+    What is no array has no name.
+    """
+    counts = collections.Counter()
+
+    def once(kind):
+        counts[kind] += 1
+        return kind if counts[kind] == 1 else f"{kind}_{counts[kind]}"
+
+    def in_state(node, label) -> Iterator:
+        children = children_of(node) or ()
+        if _is_namedtuple(node):
+            kind = once(label + _kind(type(node).__name__))
+            for (key,), child in children:
+                if key.name.endswith(("state", "states")) or _has_states(child):
+                    yield from in_field(child, label)
+                else:
+                    yield from in_tree(child, f"{kind}/{key.name}")
+        elif type(node) is tuple or _has_states(node):
+            for _, child in children:
+                yield from in_state(child, label)
+        elif jax.tree.leaves(node):  # of a transformation that names nothing
+            yield from in_tree(node, once(f"{label}state"))
+
+    def in_field(node, label) -> Iterator:
+        if isinstance(node, Mapping) and _has_states(node):
+            for key, child in children_of(node) or ():
+                yield from in_state(child, f"{label}{_text(key)}/")
+        else:
+            yield from in_state(node, label)
+
+    def in_tree(node, name) -> Iterator:
+        for path, leaf in jax.tree_util.tree_flatten_with_path(node)[0]:
+            below = _text(path)
+            words = [name, below, _key_kind(leaf)]
+            full = "/".join(filter(None, words)) if _is_array(leaf) else ""
+            yield full, below, leaf
+
+    named = list(in_state(state, ""))
+    often = collections.Counter(name for name, *_ in named if name)
+    twice = [name for name, n in often.items() if n > 1]
+    if twice:
+        raise ValueError(
+            f"{where}: leaves of the state share a name, {listed(twice)}; rename a key "
+            "of the parameters, or a label, that has a slash"
+        )
+    return named
+
+
+def _kind(name: str) -> str:
+    """`adam` for `ScaleByAdamState`."""
+    name = re.sub("^ScaleBy|Stateful|State$", "", name)
+    return re.sub("(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _is_namedtuple(x: Any) -> bool:
+    return isinstance(x, tuple) and hasattr(x, "_fields")
+
+
+def _has_states(tree: Any) -> bool:
+    """Whether there are states in it, known by the name of their class."""
+
+    def is_state(x):
+        return _is_namedtuple(x) and type(x).__name__.endswith("State")
+
+    return any(map(is_state, jax.tree.leaves(tree, is_leaf=is_state)))
+
+
+def _text(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+# ------------------------------------------------------------------------------ arrays
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, jax.ShapeDtypeStruct) or is_array(x)
+
+
+def _is_key(x: Any) -> bool:
+    dtype = getattr(x, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def _key_kind(x: Any) -> str:
+    """The generator of a PRNG key, `threefry2x32`; empty for anything else."""
+    kinds = []
+    if _is_key(x):
+        jax.eval_shape(lambda key: kinds.append(str(jax.random.key_impl(key))), x)
+    return "".join(kinds)
+
+
+def _plain(x: Any) -> Any:
+    """The array of numbers that stands for a leaf, which may be abstract."""
+    if _is_key(x) and isinstance(x, jax.ShapeDtypeStruct):
+        return jax.eval_shape(jax.random.key_data, x)
+    if _is_key(x):
+        return jax.random.key_data(x)
+    return x if hasattr(x, "dtype") else jnp.asarray(x)
+
+
+def _abstract(init: Any, params: Params) -> OptState:
+    """What `init` makes, without an array; what is none stays as it is."""
+    leaves, structure = jax.tree.flatten(params)
+    made = []
+
+    def arrays_of_state(arrays):
+        given = iter(arrays)
+        full = [next(given) if _is_array(x) else x for x in leaves]
+        made.extend(jax.tree.flatten(init(structure.unflatten(full))))
+        return [x for x in made[0] if _is_array(x)]
+
+    arrays = jax.eval_shape(arrays_of_state, [x for x in leaves if _is_array(x)])
+    shapes, (out, structure) = iter(arrays), made
+    return structure.unflatten([next(shapes) if _is_array(x) else x for x in out])
+
+
+def _as_array(name: str, x: Any, want: Any) -> Any:
+    """An entry as an array, with the dtype back that NumPy's files lose."""
+    if isinstance(x, jax.Array):
+        return x
+    x, dtype = np.asarray(x), np.dtype(want.dtype)
+    if x.dtype.type is np.void and dtype.kind == "V" and x.itemsize == dtype.itemsize:
+        return x.view(dtype)  # bfloat16 and its like
+    if x.dtype.kind in "OSUMm" or x.dtype.type is np.void:
+        raise TypeError(
+            f"load_state_dict: d[{name!r}] must be an array of numbers, got one of "
+            f"{x.dtype}"
+        )
+    return x
+
+
+def _holds(dtype: Any, x: Any) -> bool:
+    """Whether that dtype has the same kind of numbers, and integers their values."""
+    kinds = (jnp.floating, jnp.complexfloating, jnp.integer, jnp.bool_)
+    if not any(jnp.issubdtype(dtype, k) and jnp.issubdtype(x.dtype, k) for k in kinds):
+        return False
+    if x.dtype == dtype or not jnp.issubdtype(dtype, jnp.integer):
+        return True
+    bounds = jnp.iinfo(dtype)
+    return not x.size or bool(x.min() >= bounds.min and x.max() <= bounds.max)
+
+
+def _placed(x: Any, dtype: Any, leaf: Any, param: Any) -> jax.Array:
+    """The entry as a leaf of the state, sharded as the parameter of its shape."""
+    x = x.astype(dtype) if isinstance(x, jax.Array) else jnp.array(x, dtype)
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(x, impl=_key_kind(leaf))
+    sharding = getattr(param, "sharding", None)
+    if sharding is None or x.shape != param.shape:
+        return x
+    return jax.device_put(x, sharding) if getattr(param, "committed", True) else x
+
+
+# ---------------------------------------------------------------------------- messages
+
+
+def _check_mapping(d: Any) -> None:
+    if not isinstance(d, Mapping):
+        raise TypeError(
+            "load_state_dict: d must be a mapping from names to arrays, as state_dict "
+            f"returns, got a {type(d).__name__}"
+        )
+    version = np.asarray(d.get("version", _VERSION))
+    if version.shape != () or version.dtype.kind not in "iu" or version < 1:
+        raise ValueError(f"load_state_dict: d['version'] must be 1, got {version}")
+    if version > _VERSION:
+        raise ValueError(
+            f"load_state_dict: d is of version {version}, and this jopt reads "
+            f"{_VERSION} at most: update jopt"
+        )
+
+
+def _refusal(tx: Any, report: StateReport) -> str:
+    words = []
+    for field, ours, others in (
+        ("missing", report.missing, report.unused),
+        ("unused", report.unused, ()),
+    ):
+        near = [(name, difflib.get_close_matches(name, others, 1)) for name in ours]
+        words.append((field, [n + (f" (near: {c[0]})" if c else "") for n, c in near]))
+    words.append(("reshaped", [f"{k} is {v}" for k, v in report.reshaped.items()]))
+    found = "; ".join(f"{field}: {listed(names)}" for field, names in words if names)
+    return (
+        f"load_state_dict: d does not fit the state of {tx!r} for these params; {found}"
+        "; with partial=True the state keeps its own values there"
+    )
