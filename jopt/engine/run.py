@@ -156,6 +156,7 @@ def _leafwise(plan: Plan, first: int, last: int, leaves: Leaves, states: list) -
     for i, live in enumerate(leaves.live):
         ks = tuple(k for k, part in enumerate(parts) if i in part.slots) if live else ()
         if ks:
+            leaves.check_complex(i)
             hint = tuple(hints[k][i] for k in ks)
             groups[ks, hint, leaves.g[i].shape, leaves.g[i].dtype].append(i)
     for (ks, hint, *_), group in groups.items():

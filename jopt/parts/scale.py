@@ -118,7 +118,12 @@ def scale_by_learning_rate(
     if learning_rate is None:
         return scale(sign)
     if callable(learning_rate):
-        return scale_by_schedule(lambda count: sign * learning_rate(count))
+
+        def rate(count):
+            value = learning_rate(count)
+            return sign * scalar("scale_by_learning_rate", "learning_rate", value)
+
+        return scale_by_schedule(rate)
     return scale(sign * learning_rate)
 
 
