@@ -299,6 +299,7 @@ def test_bad_states(row):
 
 # ------------------------------------------------------------------------- construction
 
+COMPLEX = B.astype(jnp.complex64)
 NAN, INF = float("nan"), float("inf")
 NO_DICT = {"w": True, "enc": True}
 
@@ -505,7 +506,7 @@ CALLS = {
     "init of a string": (lambda: ADAM.init("params"), "params"),
     "init of a class": (lambda: ADAM.init(dict), "params"),
     "a real gradient of a complex parameter": (
-        lambda: ADAM.update(B, ADAM.init(1j * B), 1j * B),
+        lambda: ADAM.update(B, ADAM.init(COMPLEX), COMPLEX),
         "params there is c64[3]: cast the gradient",
     ),
     "state first": (lambda: ADAM.update(ADAM.init(P), G), "state"),
