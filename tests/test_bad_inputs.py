@@ -5,7 +5,6 @@ words, and the state that was given stays as it is.
 """
 
 import functools
-import re
 from typing import Any, NamedTuple
 
 import chex
@@ -144,3 +143,629 @@ def test_bad_gradients(tx, row):
     assert jax.tree.structure(state) == structure
     for a, b in zip(before, jax.tree.leaves(state)):
         assert a is b
+
+
+# --------------------------------------------------------------------------- parameters
+
+PARAMS = {
+    "a key missing": (at("enc/b", ..., P), "['enc']['b']"),
+    "a key too many": (at("enc/z", B, P), "['enc']['z']"),
+    "a list for a dict": ([W, {"b": B}, S], "params"),
+    "transposed": (at("w", W.T, P), "['w']"),
+    "a batch axis": (at("w", jnp.ones((2, 4, 3)), P), "['w']"),
+    "a function for a tree": (jnp.sin, "params must be a pytree of arrays"),
+    "a string for a tree": ("params", "params must be a pytree of arrays"),
+    "a leaf for a node": (at("enc", 1, P), "['enc']"),
+}
+
+
+@table(PARAMS)
+@methods
+def test_bad_parameters(tx, row):
+    params, words = row
+    for run in (lambda *args: args[0](*args[1:]), traced):
+        raises(["params", words], run, tx.update, G, state_of(tx), params)
+
+
+# ------------------------------------------------------------------------------- states
+
+
+def with_leaf(state, name, value):
+    """The state with another leaf wherever the path ends so."""
+    paths, structure = jax.tree_util.tree_flatten_with_path(state)
+    hit = [jax.tree_util.keystr(path).endswith(name) for path, _ in paths]
+    assert any(hit)
+    return structure.unflatten(value(x) if h else x for h, (_, x) in zip(hit, paths))
+
+
+def in_state(name, value):
+    return lambda tx: with_leaf(tx.init(P), name, value)
+
+
+ADAM, MOMENTUM = jopt.adam(0.1), jopt.sgd(0.1, momentum=0.9)
+DOG, MULTI = jopt.contrib.dowg(), METHODS["accumulated"]
+GUARD, INJECTED = METHODS["guarded"], METHODS["injected"]
+NOISY = jopt.noisy_sgd(0.1, key=0)
+PLATEAU = jopt.contrib.reduce_on_plateau()
+FREE = jopt.contrib.schedule_free_sgd(0.1)
+OTHER = {"q": jnp.ones(2)}
+
+STATES = {
+    "None": (ADAM, lambda tx: None, "state"),
+    "a number": (ADAM, lambda tx: 0.0, "state"),
+    "a string": (ADAM, lambda tx: "state", "state"),
+    "empty": (ADAM, lambda tx: (), "state"),
+    "the parameters": (ADAM, lambda tx: P, "state"),
+    "the gradients of a guard": (GUARD, lambda tx: G, "ApplyIfFiniteState"),
+    "its leaves": (ADAM, lambda tx: jax.tree.leaves(tx.init(P)), "state"),
+    "as a dict": (ADAM, lambda tx: tx.init(P)[0]._asdict(), "state"),
+    "in a tuple": (ADAM, lambda tx: (tx.init(P),), "state"),
+    "too long a chain": (ADAM, lambda tx: (*tx.init(P), ()), "2 parts"),
+    "too short a chain": (ADAM, lambda tx: tx.init(P)[:1], "2 parts"),
+    "of adabelief": (ADAM, lambda tx: jopt.adabelief(0.1).init(P), "ScaleByAdamState"),
+    "of yogi": (ADAM, lambda tx: jopt.yogi(0.1).init(P), "ScaleByAdamState"),
+    "of sgd": (MOMENTUM, lambda tx: jopt.sgd(0.1).init(P), "TraceState"),
+    "of adam for sgd": (jopt.sgd(0.1), lambda tx: ADAM.init(P), "EmptyState"),
+    "of a schedule": (ADAM, lambda tx: jopt.adam(lambda t: 0.1).init(P), "EmptyState"),
+    "not wrapped": (MULTI, lambda tx: ADAM.init(P), "MultiStepsState"),
+    "wrapped": (ADAM, lambda tx: MULTI.init(P), "state"),
+    "another wrapper's": (GUARD, lambda tx: MULTI.init(P), "ApplyIfFiniteState"),
+    "wrapped around another": (
+        MULTI,
+        lambda tx: tx.init(P)._replace(inner_opt_state=MOMENTUM.init(P)),
+        "ScaleByAdamState",
+    ),
+    "for other parameters": (ADAM, lambda tx: tx.init(OTHER), "other parameters"),
+    "for others, of a tree": (DOG, lambda tx: tx.init(OTHER), "other parameters"),
+    "for others, wrapped": (MULTI, lambda tx: tx.init(OTHER), "other parameters"),
+    "for a list": (ADAM, lambda tx: tx.init(jax.tree.leaves(P)), "other parameters"),
+    "for other shapes": (
+        ADAM,
+        lambda tx: tx.init(jax.tree.map(lambda x: x[None], P)),
+        "['enc']['b'] is f32[1, 3]",
+    ),
+    "a moment transposed": (ADAM, in_state(".mu['w']", jnp.transpose), "f32[3, 4]"),
+    "a moment of one": (ADAM, in_state(".nu['w']", lambda x: x[:1, :1]), "f32[1, 1]"),
+    "a moment batched": (ADAM, in_state(".mu['w']", lambda x: x[None]), "['w']"),
+    "a moment of integers": (ADAM, in_state(".mu['w']", jnp.int32), "i32[4, 3]"),
+    "a moment of booleans": (ADAM, in_state(".mu['w']", jnp.bool_), "bool[4, 3]"),
+    "a complex moment": (ADAM, in_state(".nu['w']", jnp.complex64), "c64[4, 3]"),
+    "None for a moment": (ADAM, in_state(".mu['w']", lambda x: None), "'mu' at ['w']"),
+    "a number for one": (ADAM, in_state(".mu['w']", lambda x: 0.0), "'mu' at ['w']"),
+    "a string for one": (ADAM, in_state(".mu['w']", lambda x: "0"), "'mu' at ['w']"),
+    "a function for one": (ADAM, in_state(".mu['w']", lambda x: max), "'mu' at ['w']"),
+    "an object for one": (ADAM, in_state(".mu['w']", lambda x: Thing()), "'mu' at"),
+    "a float count": (ADAM, in_state(".count", jnp.float32), "'count' is f32[]"),
+    "a Python float count": (ADAM, in_state(".count", float), "'count'"),
+    "a boolean count": (ADAM, in_state(".count", jnp.bool_), "'count' is bool[]"),
+    "a vector of counts": (ADAM, in_state(".count", lambda x: x[None]), "i32[1]"),
+    "None for a count": (ADAM, in_state(".count", lambda x: None), "'count'"),
+    "a string for a count": (ADAM, in_state(".count", lambda x: "1"), "'count'"),
+    "a trace of another shape": (MOMENTUM, in_state("['w']", jnp.ravel), "f32[12]"),
+    "a number over the tree": (
+        DOG,
+        in_state(".estim_sq_dist", lambda x: x[None]),
+        "'estim_sq_dist' is f32[1]",
+    ),
+    "an integer over the tree": (DOG, in_state(".estim_sq_dist", jnp.int32), "i32[]"),
+    "accumulated of another shape": (
+        MULTI,
+        in_state(".acc_grads['w']", jnp.transpose),
+        "state.acc_grads['w'] is f32[3, 4]",
+    ),
+    "a float step": (MULTI, in_state(".mini_step", jnp.float32), "mini_step is f32[]"),
+    "a vector of steps": (MULTI, in_state(".gradient_step", lambda x: x[None]), "step"),
+    "a count for a truth": (GUARD, in_state(".last_finite", jnp.int32), "last_finite"),
+    "inside a guard": (GUARD, in_state(".mu['w']", jnp.transpose), "'mu' at ['w']"),
+    "a rate of a string": (
+        INJECTED,
+        in_state("['learning_rate']", lambda x: "1e-3"),
+        "state.hyperparams['learning_rate']",
+    ),
+    "a vector of rates": (
+        INJECTED,
+        in_state("['learning_rate']", lambda x: jnp.ones(2)),
+        "state.hyperparams['learning_rate'] is f32[2]",
+    ),
+    "None for a rate": (
+        INJECTED,
+        in_state("['learning_rate']", lambda x: None),
+        "hyperparams['learning_rate']",
+    ),
+    "a rate missing": (
+        INJECTED,
+        lambda tx: tx.init(P)._replace(hyperparams={"b1": 0.9}),
+        "hyperparams must hold",
+    ),
+    "no key": (NOISY, in_state(".rng_key", lambda x: 0.5), "rng_key"),
+    "many keys": (NOISY, in_state(".rng_key", jax.random.split), "rng_key"),
+    "another class inside": (NOISY, lambda tx: MOMENTUM.init(P), "AddNoiseState"),
+    "a vector of scales": (PLATEAU, in_state(".scale", lambda x: x[None]), "scale"),
+    "a point of another shape": (FREE, in_state(".z['w']", jnp.transpose), "z['w']"),
+}
+
+
+@table(STATES)
+def test_bad_states(row):
+    tx, make, words = row
+    state = make(tx)
+    for run in (lambda *args: args[0](*args[1:]), traced):
+
+        def update(g, s, p):
+            tx.update(g, s, p, **({"value": 1.0} if tx is PLATEAU else {}))
+
+        raises(["state", words], run, update, G, state, P)
+
+
+# ------------------------------------------------------------------------- construction
+
+COMPLEX = B.astype(jnp.complex64)
+NAN, INF = float("nan"), float("inf")
+NO_DICT = {"w": True, "enc": True}
+
+
+def step(tx, **extra):
+    return tx.update(G, tx.init(P), P, **extra)
+
+
+def scheduled(value):
+    return lambda: step(jopt.sgd(lambda count: value))
+
+
+CALLS = {
+    # settings
+    "rate of a string": (lambda: jopt.adam("1e-3"), "learning_rate"),
+    "rate of None": (lambda: jopt.adam(None), "learning_rate"),
+    "rate of a vector": (lambda: jopt.adam(jnp.ones(3)), "learning_rate"),
+    "rate of a list": (lambda: jopt.adam([0.1, 0.2]), "learning_rate"),
+    "rate NaN": (lambda: jopt.adam(NAN), "learning_rate"),
+    "rate infinite": (lambda: jopt.adam(INF), "learning_rate"),
+    "rate complex": (lambda: jopt.adam(1j), "learning_rate"),
+    "rate a boolean": (lambda: jopt.adam(True), "learning_rate"),
+    "rate a dtype": (lambda: jopt.scale("fast"), "step_size"),
+    "rate missing": (lambda: jopt.adam(), "learning_rate"),
+    "rate twice": (lambda: jopt.adam(0.1, learning_rate=0.1), "learning_rate"),
+    "unknown setting": (lambda: jopt.adam(0.1, beta1=0.9), "beta1"),
+    "b1 of one": (lambda: jopt.adam(0.1, b1=1.0), "b1"),
+    "b1 negative": (lambda: jopt.adam(0.1, b1=-0.1), "b1"),
+    "b1 of a string": (lambda: jopt.adam(0.1, b1="0.9"), "b1"),
+    "b2 of one": (lambda: jopt.adamw(0.1, b2=1.0), "b2"),
+    "b2 over one": (lambda: jopt.lion(0.1, b2=1.1), "b2"),
+    "b2 NaN": (lambda: jopt.adam(0.1, b2=NAN), "b2"),
+    "b2 of None": (lambda: jopt.adam(0.1, b2=None), "b2"),
+    "eps negative": (lambda: jopt.adam(0.1, eps=-1e-8), "eps"),
+    "eps NaN": (lambda: jopt.adam(0.1, eps=NAN), "eps"),
+    "eps of None": (lambda: jopt.adam(0.1, eps=None), "eps"),
+    "eps_root negative": (lambda: jopt.adam(0.1, eps_root=-1.0), "eps_root"),
+    "momentum over one": (lambda: jopt.sgd(0.1, momentum=1.5), "momentum"),
+    "momentum negative": (lambda: jopt.sgd(0.1, momentum=-0.5), "momentum"),
+    "decay negative": (lambda: jopt.adamw(0.1, weight_decay=-0.1), "weight_decay"),
+    "decay of a string": (lambda: jopt.adamw(0.1, weight_decay="1"), "weight_decay"),
+    "decay of moments": (lambda: jopt.rmsprop(0.1, decay=2.0), "decay"),
+    "mu_dtype of integers": (lambda: jopt.adam(0.1, mu_dtype=jnp.int32), "mu_dtype"),
+    "mu_dtype unknown": (lambda: jopt.adam(0.1, mu_dtype="float33"), "mu_dtype"),
+    "mu_dtype boolean": (lambda: jopt.lion(0.1, mu_dtype=bool), "mu_dtype"),
+    "clip negative": (lambda: jopt.clip(-1.0), "max_delta"),
+    "clip NaN": (lambda: jopt.clip(NAN), "max_delta"),
+    "norm negative": (lambda: jopt.clip_by_global_norm(-1.0), "max_norm"),
+    "norm of None": (lambda: jopt.clip_by_global_norm(None), "max_norm"),
+    "norm of a string": (lambda: jopt.clip_by_global_norm("1"), "max_norm"),
+    "block negative": (lambda: jopt.clip_by_block_rms(-1.0), "threshold"),
+    "units negative": (lambda: jopt.adaptive_grad_clip(-1.0), "clipping"),
+    "a decay of one": (lambda: jopt.ema(1.0), "decay"),
+    "no steps": (lambda: jopt.MultiSteps(jopt.adam(0.1), 0), "every_k_schedule"),
+    "less than none": (lambda: jopt.MultiSteps(ADAM, -1), "every_k_schedule"),
+    "half a step": (lambda: jopt.MultiSteps(ADAM, 1.5), "every_k_schedule"),
+    "errors negative": (lambda: jopt.apply_if_finite(ADAM, -1), "max_consecutive"),
+    "errors of a float": (lambda: jopt.apply_if_finite(ADAM, 1.5), "max_consecutive"),
+    "sync of zero": (lambda: jopt.lookahead(ADAM, 0, 0.5), "sync_period"),
+    "slow step of two": (lambda: jopt.lookahead(ADAM, 2, 2.0), "slow_step_size"),
+    "every zero": (lambda: jopt.apply_every(0), "k must"),
+    "noise without key": (lambda: jopt.add_noise(0.1, 0.5), "key is missing"),
+    "noise of a float key": (lambda: jopt.add_noise(0.1, 0.5, 1.5), "key"),
+    "a rate by no function": (lambda: jopt.scale_by_schedule(0.1), "step_size_fn"),
+    # transformations
+    "chain of a list": (lambda: jopt.chain([ADAM]), "chain: argument 0"),
+    "chain of a factory": (lambda: jopt.chain(jopt.clip(1.0), jopt.adam), "argument 1"),
+    "chain of None": (lambda: jopt.chain(None), "argument 0"),
+    "chain of a number": (lambda: jopt.chain(0.1), "argument 0"),
+    "names twice": (lambda: jopt.named_chain(("a", ADAM), ("a", ADAM)), "must differ"),
+    "no names": (lambda: jopt.named_chain(ADAM), "named_chain"),
+    "names to a factory": (lambda: jopt.named_chain(("a", jopt.adam)), "'a'"),
+    "mask of a factory": (lambda: jopt.masked(jopt.adam, True), "forget to call"),
+    "steps of a factory": (lambda: jopt.MultiSteps(jopt.adam, 2), "forget to call"),
+    "guard of a factory": (lambda: jopt.apply_if_finite(jopt.adam, 2), "forget"),
+    "step of a factory": (lambda: jopt.make_step(lambda p: 0.0, jopt.adam), "forget"),
+    "step of no loss": (lambda: jopt.make_step(0.0, ADAM), "loss_fn"),
+    "flat factory": (lambda: jopt.flatten(jopt.adam), "forget to call"),
+    "lookahead of a factory": (lambda: jopt.lookahead(jopt.adam, 2, 0.5), "forget"),
+    "groups of a factory": (lambda: jopt.groups({}, jopt.adam), "default"),
+    "a group of a factory": (lambda: jopt.groups({"w": jopt.sgd}, ADAM), "rules"),
+    "partition of a list": (lambda: jopt.partition([ADAM], "a"), "transforms"),
+    "partition of factories": (
+        lambda: jopt.partition({"a": jopt.adam}, "a"),
+        "transforms['a']",
+    ),
+    "injection of an optimizer": (
+        lambda: jopt.inject_hyperparams(ADAM),
+        "inner_factory",
+    ),
+    "injection of no setting": (
+        lambda: jopt.inject_hyperparams(jopt.adam)(learning_rate=0.1, beta=0.9),
+        "beta",
+    ),
+    "static of no setting": (
+        lambda: jopt.inject_hyperparams(jopt.adam, static_args="beta"),
+        "static_args",
+    ),
+    "injection out of range": (
+        lambda: jopt.inject_hyperparams(jopt.adam)(learning_rate=0.1, b1=1.5),
+        "b1",
+    ),
+    # schedules
+    "schedule of a vector": (scheduled(jnp.ones(2)), "must return"),
+    "schedule of None": (scheduled(None), "must return"),
+    "schedule of a string": (scheduled("0.1"), "must return"),
+    "schedule of a complex": (scheduled(1j), "must return"),
+    "schedule of NaN": (scheduled(NAN), "must return a finite"),
+    "schedule of a key": (lambda: step(jopt.sgd(jax.random.key)), "must return"),
+    "schedule not called": (lambda: step(jopt.sgd(jopt.linear_schedule)), "schedule"),
+    "steps negative": (lambda: jopt.cosine_decay_schedule(0.1, -1), "decay_steps"),
+    "steps of zero": (lambda: jopt.cosine_decay_schedule(0.1, 0), "decay_steps"),
+    "steps of a fraction": (lambda: jopt.linear_schedule(1, 0, 1.5), "transition_st"),
+    "steps of a string": (lambda: jopt.linear_schedule(1, 0, "9"), "transition_steps"),
+    "start of NaN": (lambda: jopt.linear_schedule(NAN, 0, 9), "init_value"),
+    "start of None": (lambda: jopt.constant_schedule(None), "value"),
+    "begin negative": (lambda: jopt.linear_schedule(1, 0, 9, -1), "transition_begin"),
+    "boundaries not rising": (
+        lambda: jopt.join_schedules([lambda t: 1.0] * 3, [5, 2]),
+        "boundaries",
+    ),
+    "boundaries too many": (
+        lambda: jopt.join_schedules([lambda t: 1.0], [5]),
+        "boundaries",
+    ),
+    "boundary of a float": (
+        lambda: jopt.piecewise_constant_schedule(1.0, {1.5: 0.1}),
+        "boundaries_and_scales",
+    ),
+    "scale negative": (
+        lambda: jopt.piecewise_constant_schedule(1.0, {2: -1.0}),
+        "boundaries_and_scales",
+    ),
+    # masks and labels
+    "mask of strings": (
+        lambda: jopt.masked(
+            ADAM, at("w", "False", at("enc/b", True, at("s", True)))
+        ).init(P),
+        "mask at ['w']",
+    ),
+    "mask of floats": (
+        lambda: jopt.masked(ADAM, jax.tree.map(lambda x: 1.0, P)).init(P),
+        "mask at ['enc']['b']",
+    ),
+    "mask too short": (lambda: jopt.masked(ADAM, {"w": True}).init(P), "['enc']['b']"),
+    "mask too long": (
+        lambda: jopt.masked(ADAM, NO_DICT | {"s": True, "z": True}).init(P),
+        "['z']",
+    ),
+    "mask renamed": (
+        lambda: jopt.masked(ADAM, NO_DICT | {"t": True}).init(P),
+        "mask must have",
+    ),
+    "mask of None": (lambda: jopt.masked(ADAM, None), "mask must be"),
+    "mask of a number": (lambda: jopt.masked(ADAM, 1).init(P), "mask"),
+    "mask by a pattern of nothing": (
+        lambda: jopt.masked(ADAM, "**/bias").init(P),
+        "matches no leaf",
+    ),
+    "mask by a function of nonsense": (
+        lambda: jopt.masked(ADAM, lambda p: 3).init(P),
+        "mask",
+    ),
+    "mask by a function of None": (
+        lambda: jopt.masked(ADAM, lambda p: {}).init(P),
+        "mask",
+    ),
+    "decay by no mask": (
+        lambda: jopt.adamw(0.1, mask={"w": "yes"}).init({"w": W}),
+        "mask at ['w']",
+    ),
+    "label unknown": (
+        lambda: jopt.partition({"a": ADAM}, {"w": "a", "enc": "b", "s": "a"}).init(P),
+        "['enc']",
+    ),
+    "label missing": (
+        lambda: jopt.partition({"a": ADAM}, {"w": "a", "s": "a"}).init(P),
+        "['enc']['b']",
+    ),
+    "label too many": (
+        lambda: jopt.partition({"a": ADAM}, {**dict.fromkeys(P, "a"), "z": "a"}).init(
+            P
+        ),
+        "['z']",
+    ),
+    "label without a hash": (
+        lambda: jopt.partition({"a": ADAM}, at("w", {1}, dict.fromkeys(P, "a"))).init(
+            P
+        ),
+        "['w']",
+    ),
+    "label by rules for some": (
+        lambda: jopt.partition({"a": ADAM}, {"enc/*": "a"}).init(P),
+        "['w']",
+    ),
+    "label by a function of nonsense": (
+        lambda: jopt.partition({"a": ADAM}, lambda p: 3).init(P),
+        "param_labels",
+    ),
+    "group of no leaf": (lambda: jopt.groups({"bias": None}, ADAM).init(P), "bias"),
+    "group of no setting": (lambda: jopt.groups({"w": {"lr": 1}}, ADAM), "'lr'"),
+    # calls
+    "init of a function": (lambda: ADAM.init(jnp.sin), "params"),
+    "init of a string": (lambda: ADAM.init("params"), "params"),
+    "init of a class": (lambda: ADAM.init(dict), "params"),
+    "a real gradient of a complex parameter": (
+        lambda: ADAM.update(B, ADAM.init(COMPLEX), COMPLEX),
+        "params there is c64[3]: cast the gradient",
+    ),
+    "state first": (lambda: ADAM.update(ADAM.init(P), G), "state"),
+    "parameters first": (lambda: ADAM.update(P, G, ADAM.init(P)), "state"),
+    "state last": (lambda: ADAM.update(G, P, ADAM.init(P)), "state"),
+    "no params": (
+        lambda: jopt.adamw(0.1).update(G, jopt.adamw(0.1).init(P)),
+        "params is missing",
+    ),
+    "no value": (lambda: step(jopt.polyak_sgd()), "value is missing"),
+    "value of a vector": (lambda: step(jopt.polyak_sgd(), value=W), "value must be"),
+    "value of a string": (lambda: step(PLATEAU, value="low"), "value must be"),
+    "no value_fn": (lambda: step(jopt.lbfgs(), value=1.0, grad=G), "value_fn"),
+    "no grad_fn": (
+        lambda: step(jopt.contrib.sam(ADAM, ADAM, opaque_mode=True)),
+        "grad_fn is missing",
+    ),
+    "no obj_fn": (lambda: step(jopt.contrib.sophia(0.1)), "obj_fn is missing"),
+    "lookahead's parameters": (
+        lambda: jopt.lookahead(ADAM, 2, 0.5).init(P),
+        "LookaheadParams",
+    ),
+    "misspelt": (
+        lambda: step(jopt.polyak_sgd(), strict=True, vlaue=1.0),
+        "did you mean 'value'?",
+    ),
+    "unknown": (lambda: step(ADAM, strict=True, value=1.0), "['value']"),
+    "apply to a list": (lambda: jopt.apply_updates(P, [W, B, S]), "updates"),
+    "apply without a key": (lambda: jopt.apply_updates(P, at("w", ...)), "['w']"),
+    "apply of another shape": (lambda: jopt.apply_updates(P, at("w", B)), "f32[3]"),
+    "apply of a batch": (lambda: jopt.apply_updates(B, jnp.ones((2, 3))), "batch"),
+    "apply of integers": (lambda: jopt.apply_updates(S, jnp.int32(1)), "i32[]"),
+    "apply of a string": (lambda: jopt.apply_updates(P, at("s", "1")), "['s']"),
+    "apply to a function": (lambda: jopt.apply_updates(jnp.sin, G), "params"),
+    # losses, projections and other functions
+    "loss of two shapes": (lambda: jopt.losses.l2_loss(W, B), "targets"),
+    "labels of floats": (
+        lambda: jopt.losses.softmax_cross_entropy_with_integer_labels(W, W[:, 0]),
+        "labels",
+    ),
+    "ball of negative radius": (
+        lambda: jopt.projections.projection_l2_ball(B, -1.0),
+        "scale",
+    ),
+    "simplex of a string": (
+        lambda: jopt.projections.projection_simplex(B, "1"),
+        "scale",
+    ),
+}
+
+
+@table(CALLS)
+def test_bad_calls(row):
+    call, words = row
+    raises([words], call)
+    raises([words], lambda: jax.eval_shape(lambda _: call() and None, 0.0))
+
+
+# ----------------------------------------------------------------------- donated arrays
+
+
+def deleted(tree, path):
+    """The tree with one array in a buffer that is gone."""
+    leaf = jnp.ones((4, 3))
+    leaf.delete()
+    return with_leaf(tree, path, lambda x: leaf)
+
+
+@pytest.mark.parametrize("which", ["updates", "state", "params"])
+def test_a_donated_array_is_named(which):
+    tx = jopt.adamw(0.1)
+    given = dict(updates=G, state=tx.init(P), params=P)
+    path = ".mu['w']" if which == "state" else "['w']"
+    given[which] = deleted(given[which], path)
+    raises([which, "['w']", "f32[4, 3]", "donated"], tx.update, *given.values())
+
+
+def test_a_donated_parameter_has_no_state():
+    raises(["params at ['w']", "donated"], ADAM.init, deleted(P, "['w']"))
+    raises(["updates at ['w']"], jopt.apply_updates, P, deleted(G, "['w']"))
+
+
+# ------------------------------------------------------------------------ odd but legal
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+class Linear(eqx.Module):
+    w: jax.Array
+    name: str = eqx.field(static=True)
+    activation: Any = jnp.tanh
+
+    def __call__(self, x):
+        return self.activation(self.w @ x)
+
+
+@chex.dataclass
+class Record:
+    w: Any
+    b: Any
+
+
+X64 = np.ones(3, np.float64)
+READ_ONLY = np.ones(3, np.float32)
+READ_ONLY.flags.writeable = False
+FLOAT0 = np.zeros(3, jax.dtypes.float0)
+
+LEGAL = {  # parameters and gradients
+    "a number": (1.0, 0.5),
+    "a scalar": (jnp.ones(()), jnp.ones(())),
+    "a bare array": (B, B),
+    "NumPy": (np.ones(3, np.float32), np.ones(3, np.float32)),
+    "NumPy float64 without x64": (X64, X64),
+    "NumPy scalars": (np.float32(1), np.float32(2)),
+    "NumPy and JAX": ({"a": X64, "b": B}, {"a": B, "b": X64}),
+    "read-only": (READ_ONLY, READ_ONLY),
+    "a gradient of a number": (jnp.ones(()), 0.5),
+    "a number of a gradient": (1.0, jnp.ones(())),
+    "empty tree": ({}, {}),
+    "empty list": ([], []),
+    "only None": ({"a": None}, {"a": None}),
+    "empty arrays": ({"a": jnp.ones((0, 3))}, {"a": jnp.ones((0, 3))}),
+    "None among both": ({"a": B, "b": None}, {"a": B, "b": None}),
+    "None for a gradient": ({"a": B, "b": B}, {"a": B, "b": None}),
+    "None for all": ({"a": B}, {"a": None}),
+    "integers left alone": ({"a": B, "n": 3}, {"a": B, "n": None}),
+    "huge integers": ({"a": B, "n": 2**70}, {"a": B, "n": None}),
+    "arrays of integers": (
+        {"a": B, "n": jnp.arange(3)},
+        {"a": B, "n": FLOAT0},
+    ),
+    "integers with a gradient": (
+        {"a": B, "n": jnp.arange(3)},
+        {"a": B, "n": jnp.zeros(3, jnp.int32)},
+    ),
+    "booleans": ({"a": B, "n": True}, {"a": B, "n": None}),
+    "keys": ({"a": B, "k": jax.random.key(0)}, {"a": B, "k": None}),
+    "functions": ({"a": B, "f": jnp.tanh}, {"a": B, "f": None}),
+    "strings": ({"a": B, "f": "relu"}, {"a": B, "f": None}),
+    "bfloat16": (B.astype(jnp.bfloat16), B.astype(jnp.bfloat16)),
+    "float16": (B.astype(jnp.float16), B.astype(jnp.float16)),
+    "float8": (B.astype(jnp.float8_e4m3fn), B.astype(jnp.float8_e4m3fn)),
+    "16 bits and a wide gradient": (B.astype(jnp.bfloat16), B),
+    "a narrow gradient": (B, B.astype(jnp.bfloat16)),
+    "mixed dtypes": ([B, B.astype(jnp.float16)], [B, B.astype(jnp.float16)]),
+    "complex": (B.astype(jnp.complex64), B.astype(jnp.complex64)),
+    "a namedtuple": (Pair(B, W), Pair(B, W)),
+    "a dataclass": (Record(w=W, b=B), Record(w=W, b=B)),
+    "frozen": (flax.core.freeze(P), flax.core.freeze(G)),
+    "a module": (Linear(W, "x"), Linear(W, "x", None)),
+    "nested lists": ([[B], (W, [])], [[B], (W, [])]),
+    "keys of integers": ({0: B, 1: W}, {0: B, 1: W}),
+    "not finite": (B, jnp.full(3, jnp.nan)),
+    "many axes": (jnp.ones((1,) * 8), jnp.ones((1,) * 8)),
+}
+PLAIN = {"adam": ADAM, "sgd": MOMENTUM, "guarded": GUARD, "clipped": METHODS["clipped"]}
+
+
+@table(LEGAL)
+@pytest.mark.parametrize("tx", PLAIN.values(), ids=list(PLAIN))
+def test_odd_inputs_work(tx, row):
+    params, grads = row
+
+    def run(p, g):
+        state = tx.init(p)
+        updates, new = tx.update(g, state, p)
+        assert jax.tree.structure(new) == jax.tree.structure(state)
+        new_params = jopt.apply_updates(p, updates)
+        assert jax.tree.structure(new_params) == jax.tree.structure(p)
+
+    traced(run, params, grads)
+
+
+IN_NUMPY = jax.tree.map(np.asarray, ADAM.init(P))
+
+ODD_CALLS = {
+    "rate of NumPy": lambda: step(jopt.adam(np.float32(0.1))),
+    "rate of an array": lambda: step(jopt.adam(jnp.float32(0.1))),
+    "rate of an integer": lambda: step(jopt.sgd(1)),
+    "rate of zero": lambda: step(jopt.sgd(0)),
+    "rate below zero": lambda: step(jopt.sgd(-0.1)),
+    "b1 of zero": lambda: step(jopt.adam(0.1, b1=0)),
+    "eps of zero": lambda: step(jopt.adam(0.1, eps=0.0)),
+    "no clip": lambda: step(jopt.clip_by_global_norm(0.0)),
+    "schedule of a number": lambda: step(jopt.sgd(lambda t: 0.1)),
+    "schedule of an integer": lambda: step(jopt.sgd(lambda t: 1)),
+    "schedule of NumPy": lambda: step(jopt.sgd(lambda t: np.float64(0.1))),
+    "empty chain": lambda: step(jopt.chain()),
+    "chain of optax": lambda: step(jopt.chain(optax.identity(), ADAM)),
+    "a mask of one": lambda: step(jopt.masked(ADAM, True)),
+    "a mask of none": lambda: step(jopt.masked(ADAM, False)),
+    "a mask prefix": lambda: step(
+        jopt.masked(ADAM, {"w": True, "enc": False, "s": True})
+    ),
+    "a mask of NumPy": lambda: step(
+        jopt.masked(ADAM, jax.tree.map(lambda x: np.bool_(True), P))
+    ),
+    "one label": lambda: step(jopt.partition({"a": ADAM}, "a")),
+    "a label unused": lambda: step(jopt.partition({"a": ADAM, "b": MOMENTUM}, "a")),
+    "labels of integers": lambda: step(jopt.partition({0: ADAM}, dict.fromkeys(P, 0))),
+    "an unknown argument": lambda: step(ADAM, vlaue=1.0),
+    "a known argument": lambda: step(jopt.polyak_sgd(), value=1.0, strict=True),
+    "an argument passed on": lambda: step(
+        jopt.multi_steps(jopt.polyak_sgd(), 2), value=1.0, strict=True
+    ),
+    "an argument injected": lambda: step(
+        jopt.inject_hyperparams(jopt.polyak_sgd)(), value=1.0, strict=True
+    ),
+    "any argument of others": lambda: step(
+        jopt.masked(optax.lbfgs(linesearch=None), True), what=1.0, strict=True
+    ),
+    "an integer as a rate": lambda: INJECTED.update(
+        G, with_leaf(INJECTED.init(P), "['learning_rate']", lambda x: 1), P
+    ),
+    "a Python count": lambda: ADAM.update(
+        G, with_leaf(ADAM.init(P), ".count", lambda x: 3), P
+    ),
+    "a state of NumPy": lambda: ADAM.update(G, IN_NUMPY, P),
+}
+
+
+@table({name: (call,) for name, call in ODD_CALLS.items()})
+def test_odd_calls_work(row):
+    jax.eval_shape(lambda _: row[0]() and None, 0.0)
+
+
+# ----------------------------------------------------------------------- mended defects
+
+
+@pytest.mark.parametrize("tx", [MOMENTUM, ADAM, jopt.clip_by_global_norm(1.0)])
+def test_a_weak_gradient_gives_a_strong_update(tx):
+    weak = jnp.asarray(1.0)
+    assert jax.typeof(weak).weak_type
+    update, _ = jax.eval_shape(tx.update, weak, tx.init(weak), weak)
+    assert not update.weak_type
+
+
+def test_a_staircase_may_be_longer_than_int32():
+    stairs = jopt.exponential_decay(1.0, 2**40, 0.5, staircase=True)
+    np.testing.assert_array_equal(stairs(jnp.array([0, 2**31 - 1])), [1.0, 1.0])
+
+
+def test_a_search_in_64_bits_may_be_asked_in_32():
+    with jax.enable_x64(True):
+        zero, error = jnp.float64(0.0), jnp.float64(1.0)
+    assert jopt.ZoomLinesearchInfo(jnp.int32(3), error, zero).failed
+    assert not jopt.ZoomLinesearchInfo(jnp.int32(3), zero, error).failed
+
+
+def test_a_measure_sees_no_values_in_init():
+    seen = []
+
+    def measure(updates):
+        seen.append(isinstance(updates["w"], jax.core.Tracer))
+        return jopt.tree.norm(updates)
+
+    jopt.snapshot("size", measure).init(P)
+    jopt.monitor({"size": measure}).init(P)
+    assert seen and all(seen)

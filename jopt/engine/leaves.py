@@ -40,7 +40,8 @@ class Leaves:
             self.p, self.treedef = jax.tree.flatten(params)
             self.g = _flatten_up_to(self.treedef, updates, params, "updates", "params")
         else:
-            self.g, self.treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+            is_leaf = None if updates is None else _is_none
+            self.g, self.treedef = jax.tree.flatten(updates, is_leaf=is_leaf)
             self.p = [None] * len(self.g)
         self.has_params = params is not None
         self.reference = updates if params is None else params
@@ -85,6 +86,15 @@ class Leaves:
             raise TypeError(
                 f"updates at {self.path(i)} is {spell(g)}, params there is {spell(p)}: "
                 "a complex update of a real parameter would lose its imaginary part"
+            )
+
+    def check_complex(self, i: int) -> None:
+        """Refuse what a rule would make complex and its gradient's dtype could not."""
+        g, p = self.g[i], self.p[i]
+        if p is not None and is_complex(p.dtype) and not is_complex(g.dtype):
+            raise TypeError(
+                f"updates at {self.path(i)} is {spell(g)}, params there is {spell(p)}: "
+                f"cast the gradient to {p.dtype} if its imaginary part is zero"
             )
 
     def _check_foreign(self, i: int) -> None:

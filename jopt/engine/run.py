@@ -161,6 +161,7 @@ def _leafwise(plan: Plan, first: int, last: int, leaves: Leaves, states: list) -
     for i, live in enumerate(leaves.live):
         ks = tuple(k for k, part in enumerate(parts) if i in part.slots) if live else ()
         if ks:
+            leaves.check_complex(i)
             hint = tuple(hints[k][i] for k in ks)
             row, form = flat(ks, tuple(entries[k].get(i, 0) for k in ks))
             rule = tuple(same[k] for k in ks)

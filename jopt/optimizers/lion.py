@@ -65,7 +65,7 @@ def scale_by_lion(
     signs = dict(
         hard=jnp.sign,
         smooth=lambda x: jnp.tanh(smooth_beta * x),
-        refined=lambda x: clip_elements(x, 1),
+        refined=lambda x: clip_elements(x, 1.0),
     )
     if mode not in signs:
         raise ValueError(f"scale_by_lion: mode must be in {list(signs)}, got {mode!r}")

@@ -1,5 +1,7 @@
 """Clipping: by value, by the global norm, by block, by unit."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -123,7 +125,7 @@ def clip_by_block_rms(threshold: float) -> GradientTransformationExtraArgs:
     return stateless_leaf(clip_by_block_rms, each=lambda: threshold)
 
 
-def clip_elements(x: jax.Array, bound: ArrayLike) -> jax.Array:
+def clip_elements(x: Any, bound: Any) -> jax.Array:
     """Every element within `[-bound, bound]`, a complex one in absolute value."""
     if jnp.iscomplexobj(x):
         return shrink(x, jnp.abs(x), bound)

@@ -293,6 +293,11 @@ def _is_rules(labels: Any) -> bool:
 def _check_labels(labels: Any, transforms: Mapping) -> None:
     unknown = {}
     for path, label in jax.tree_util.tree_flatten_with_path(labels)[0]:
+        if not isinstance(label, Hashable):
+            raise TypeError(
+                f"partition: param_labels at {keystr(path)} must be a label of "
+                f"transforms, got {type(label).__name__} {label!r}"
+            )
         if label not in transforms:
             unknown.setdefault(label, []).append(keystr(path))
     if unknown:

@@ -33,7 +33,10 @@ def schedule(function: Callable) -> Callable:
     @settings.schedule
     @functools.wraps(function)
     def factory(*args, **kwargs):
-        given = signature.bind(*args, **kwargs)
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError:
+            return function(*args, **kwargs)  # Python's own words name it
         for name, value in given.arguments.items():
             if value is not signature.parameters[name].default:
                 given.arguments[name] = _read(function.__name__, name, value)
