@@ -44,7 +44,7 @@ def train(tx, params, state, x, y, *rates):
 
     rng = np.random.default_rng(0)
     for rate in rates:
-        state = jopt.tree.set(state, learning_rate=jnp.float32(rate))
+        state = jopt.set_hyperparams(state, learning_rate=rate)
         for _ in range(300):
             batch = rng.integers(len(x), size=128)
             params, state = step(params, state, x[batch], y[batch])
@@ -61,6 +61,7 @@ def main(argv=None):
 
     groups = {"embed": None, "hidden": {"lr_mult": 0.3}, "**/b": {"weight_decay": 0.0}}
     tx = jopt.groups(groups, default=adamw)
+    print(jopt.describe(tx, params), "\n")
     params, state = train(tx, params, tx.init(params), x, y, 1e-2, 3e-3)
 
     clipped = jopt.chain(jopt.clip_by_global_norm(1.0), tx)
@@ -70,9 +71,8 @@ def main(argv=None):
         state, _ = jopt.load_state_dict(clipped, params, np.load(file))
     params, _ = train(clipped, params, state, x, y, 1e-3)
 
-    accuracy = jnp.mean(logits(params, x_test).argmax(axis=1) == y_test)
-    loss = loss_fn(params, x_test, y_test)
-    print(f"test accuracy {accuracy:.2%}, test loss {loss:.3f}")
+    right = jnp.mean(logits(params, x_test).argmax(axis=1) == y_test)
+    print(f"test accuracy {right:.2%}, test loss {loss_fn(params, x_test, y_test):.3f}")
 
 
 if __name__ == "__main__":

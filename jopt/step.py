@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from .base import GradientTransformation, with_extra_args_support
+from .engine.compiled import explaining_deletion
 from .parts import apply_updates
 from .parts.combine import check_transformation
 
@@ -56,7 +57,13 @@ def make_step(
         raise TypeError(f"make_step: loss_fn must be a function, got {loss_fn!r}")
     check_transformation("make_step", "tx", tx)
     run = _donating if donate else _keeping
-    return functools.partial(run, loss_fn, with_extra_args_support(tx), has_aux)
+    compiled = functools.partial(run, loss_fn, with_extra_args_support(tx), has_aux)
+
+    def step(params, state, *args, **kwargs):
+        with explaining_deletion(step, params, state, *args):
+            return compiled(params, state, *args, **kwargs)
+
+    return step
 
 
 def _step(loss_fn, tx, has_aux, params, state, *args, **kwargs):

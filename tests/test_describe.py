@@ -216,3 +216,17 @@ def test_a_schedule_that_is_a_plain_function_has_its_name():
         return 0.1
 
     assert " cosine " in str(jopt.describe(jopt.adam(cosine), P))
+
+
+def test_rates_and_decay_by_path():
+    params = {"embed": jnp.ones(3), "head": {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}}
+    rates = {"embed": 1e-3, "default": 1e-2}
+    tx = jopt.adamw(rates, weight_decay=jopt.l2({"**/w": 0.1}))
+    rows = {row.path: row for row in jopt.describe(tx, params).rows}
+    assert {path: row.learning_rate for path, row in rows.items()} == {
+        "embed": 1e-3,
+        "head/b": 1e-2,
+        "head/w": 1e-2,
+    }
+    assert str(rows["head/w"].weight_decay) == "l2(0.1)"
+    assert str(rows["embed"].weight_decay) == "l2(0.0)"

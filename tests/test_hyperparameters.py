@@ -255,12 +255,17 @@ def test_a_schedule_of_optax_is_refused_as_well():
         jopt.set_hyperparams(state, learning_rate=0.5)
 
 
+def test_a_name_alone_is_that_of_every_group():
+    tx = jopt.groups({"**/bias": sgd(0.25)}, sgd())
+    state = jopt.set_hyperparams(tx.init(P), learning_rate=0.5)
+    state = jopt.set_hyperparams(state, {"**/bias/learning_rate": 0.125})
+    rates = {k: float(x) for k, x in jopt.hyperparams(state).items() if "rate" in k}
+    assert rates == {"default/learning_rate": 0.5, "**/bias/learning_rate": 0.125}
+
+
 def test_what_to_do_is_said():
     with pytest.raises(KeyError, match=r"holds no hyperparameters.*inject_hyperparams"):
         jopt.set_hyperparams(jopt.adam(0.1).init(P), learning_rate=0.5)
-    tx = jopt.groups({"**/bias": sgd(0.25)}, sgd())
-    with pytest.raises(KeyError, match=r"several learning_rate; .*\*\*/bias/learning_"):
-        jopt.set_hyperparams(tx.init(P), learning_rate=0.5)
     many = jax.vmap(lambda rate: sgd(rate).init(P))(jnp.ones(3))
     with pytest.raises(ValueError, match=r"learning_rate has the shape \(3,\)"):
         jopt.set_hyperparams(many, learning_rate=0.5)

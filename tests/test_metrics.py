@@ -51,7 +51,7 @@ def test_the_factor_is_one_inside_and_not_a_number_without_direction():
         jopt.masked(jopt.clip_by_global_norm(1.0), "w"),
         optax.chain(optax.clip_by_global_norm(1.0)),
     ],
-    ids=repr,
+    ids=["sgd", "identity", "scaled first", "masked", "optax"],
 )
 def test_no_factor_where_the_gradients_are_not_clipped_first(tx):
     assert set(jopt.metrics(one_step(jopt.with_metrics(tx))[1])) == NAMES

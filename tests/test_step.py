@@ -72,3 +72,15 @@ def test_bad_input():
         jopt.make_step(3, jopt.sgd(0.1))
     with pytest.raises(TypeError, match="make_step: tx"):
         jopt.make_step(loss, "adam")
+
+
+def test_arrays_that_were_given_away_are_named():
+    tx = jopt.adam(0.1)
+    step = jopt.make_step(lambda p: jnp.sum(p["w"] ** 2), tx)
+    params = {"w": jnp.ones(3)}
+    state = tx.init(params)
+    step(params, state)
+    with pytest.raises(ValueError, match=r"params at \['w'\], f32\[3\], was deleted"):
+        step(params, tx.init({"w": jnp.ones(3)}))
+    with pytest.raises(ValueError, match=r"state at .*count.*was deleted"):
+        step({"w": jnp.ones(3)}, state)

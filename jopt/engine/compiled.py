@@ -48,7 +48,7 @@ def explaining_deletion(function: Callable, *args: Any) -> Iterator[None]:
     """Says which of the arguments holds an array that was given away."""
     try:
         yield
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         names = inspect.signature(function).parameters
         for path, x in jax.tree_util.tree_leaves_with_path(dict(zip(names, args))):
             if is_deleted(x):

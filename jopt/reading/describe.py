@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..base import GradientTransformation, Params
+from ..base import GradientTransformation, Params, WeightDecay
 from ..engine import run
 from ..engine.leaves import hide, is_inexact, resolve
 from ..engine.stages import LeafStage, Mask, plan_of
@@ -14,7 +14,7 @@ from ..parts.combine import check_transformation, set_to_zero
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale, scale_by_learning_rate, scale_by_schedule
 from ..settings import show
-from ..tree import paths
+from ..tree import paths, values_of
 from ..tree.states import by_param
 from .parts import Part
 from .table import Description, ParamRow, text_of
@@ -106,7 +106,13 @@ def _action(part: Part) -> _Action:
 
 
 def _by_path(value: Any, params: Params) -> dict[str, Any]:
-    return {} if value is None else dict.fromkeys(paths(params), value)
+    """The value of every path: one for all, or as `values_of` finds it."""
+    if value is None:
+        return {}
+    if isinstance(value, WeightDecay):
+        found = _by_path(value.value, params)
+        return {path: type(value)(x, value.kind) for path, x in found.items()}
+    return dict(zip(paths(params), values_of(value, params, default=0.0)))
 
 
 def _name(part: Part) -> str:

@@ -73,14 +73,15 @@ def set_hyperparams(
     Args:
         state: the state of an optimizer.
         values: new values by the names that `hyperparams(state)` has, which need not
-            be names of Python: `{"**/bias/learning_rate": 1e-4}`.
+            be names of Python: `{"**/bias/learning_rate": 1e-4}`. A name without its
+            group is that of every group.
         **named_values: the same as keyword arguments, `learning_rate=1e-4`.
 
     Returns:
         The new state; the given one stays as it is.
 
     Raises:
-        KeyError: the state has no hyperparameter of this name, or several.
+        KeyError: the state has no hyperparameter of this name.
         TypeError: a value is no number.
         ValueError: a value has another shape or is out of its range, or a schedule
             would overwrite it.
@@ -95,12 +96,13 @@ def set_hyperparams(
         raise TypeError(f"set_hyperparams: values must be a dict, got {values!r}")
     there = named(in_state(state))
     for name, value in {**(values or {}), **named_values}.items():
-        if name not in there:
+        chosen = [e for full, e in there.items() if name in (full, e.name)]
+        if not chosen:
             raise KeyError(_no_such(name, list(there)))
-        entry = there[name]
-        new = {entry.name: _like(name, value, entry)}
-        _check_no_schedule(state, name, entry)
-        state = tree.set(state, lambda path, _, e=entry: _is_at(path, e), **new)
+        for entry in chosen:
+            new = {entry.name: _like(name, value, entry)}
+            _check_no_schedule(state, name, entry)
+            state = tree.set(state, lambda path, _, e=entry: _is_at(path, e), **new)
     return state
 
 
@@ -193,9 +195,6 @@ def _check_no_schedule(state: OptState, name: str, entry: Entry) -> None:
 
 
 def _no_such(name: str, there: list[str]) -> str:
-    same = [x for x in there if x.rpartition("/")[2] == name]
-    if same:
-        return f"set_hyperparams: there are several {name}; name one of {same}"
     if there:
         return f"set_hyperparams: the state has no {name!r}; it has {there}"
     return (
