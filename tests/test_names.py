@@ -2,6 +2,8 @@
 
 import enum
 import inspect
+import pathlib
+import re
 import warnings
 
 import optax
@@ -77,6 +79,17 @@ def test_every_name_has_its_address():
             missing.append(name)
     assert sorted(set(missing) - set(LEFT_OUT)) == []
     assert sorted(set(LEFT_OUT) - set(missing)) == [], "these are there"
+
+
+def test_every_name_is_in_the_table():
+    page = pathlib.Path(__file__).parents[1] / "docs" / "names.md"
+    rows = dict(re.findall(r"^\| `jopt\.?([\w.]*)` \| (.*) \|$", page.read_text(), re.M))
+    listed = {
+        f"{address}.{name}".strip(".")
+        for address, names in rows.items()
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert listed == set(NAMES) - set(LEFT_OUT)
 
 
 def parameters(function):
