@@ -17,7 +17,15 @@ from tests.catalogue import ROWS
 STEPS = 20
 SHAPES = {"w": (4, 6), "stack": (2, 3, 4), "b": (6,), "s": ()}
 
-rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+# By row and not by test, so that the runs of one row are there when they are compared.
+rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id, scope="module")
+# What the engine promises, whatever a method's settings are.
+methods = pytest.mark.parametrize(
+    "row",
+    {row.name: row for row in reversed(ROWS)}.values(),
+    ids=lambda row: row.id,
+    scope="module",
+)
 
 
 # ---------------------------------------------------------------------------- machinery
@@ -47,6 +55,14 @@ def optimize(tx, params, grads, extra=None):
         return p, state, updates
 
     return loop(params, grads)
+
+
+@functools.cache
+def run_of(row_id, dtype):
+    """A row's parameters, state and all updates after the steps, in `dtype`."""
+    row = next(row for row in ROWS if row.id == row_id)
+    with jax.enable_x64(dtype == np.float64):
+        return optimize(row.make(), *params_and_grads(dtype), row.extra)
 
 
 def one_step(row, params, grads, state=None):
@@ -86,7 +102,8 @@ def optax_rules():
 
 def optimize_optax(row, dtype):
     strict, raising = optax_rules()
-    with jax.enable_x64(dtype == np.float64), strict, raising:
+    # Operation by operation: these are compiled once for all rows.
+    with jax.enable_x64(dtype == np.float64), strict, raising, jax.disable_jit():
         return optimize(row.make_optax(), *params_and_grads(dtype), row.extra)
 
 
@@ -98,13 +115,13 @@ def test_equals_its_paper(row):
     assert row.reference is not None, "every row has a float64 reference"
     with jax.enable_x64(True):
         params, grads = params_and_grads(np.float64)
-        got, _, updates = optimize(row.make(), params, grads, row.extra)
+    got, _, updates = run_of(row.id, np.float64)
     want, want_updates = reference(row, params, grads)
     if want_updates is None:
         assert_close(got, want, row.paper_rtol)
     else:
         assert_close(updates, want_updates, row.paper_rtol)
-    single, _, _ = optimize(row.make(), *params_and_grads(), row.extra)
+    single, _, _ = run_of(row.id, np.float32)
     assert_close(single, got, row.f32_rtol)
 
 
@@ -130,9 +147,7 @@ def test_equals_optax(row):
     if row.optax is None:
         pytest.skip("optax has no such transformation")
     exact, _, exact_updates = optimize_optax(row, np.float64)
-    with jax.enable_x64(True):
-        params, grads = params_and_grads(np.float64)
-        got, state, updates = optimize(row.make(), params, grads, row.extra)
+    got, _, updates = run_of(row.id, np.float64)
     if row.differs:
         with pytest.raises(AssertionError):
             assert_close(got, exact, 1e-6)
@@ -141,7 +156,7 @@ def test_equals_optax(row):
     assert_close(updates, exact_updates, row.rtol64)
     # In float32 as near as optax is to itself in float64: its 1 - b**t is off by 1e-5.
     want, their_state, _ = optimize_optax(row, np.float32)
-    got, state, _ = optimize(row.make(), *params_and_grads(), row.extra)
+    got, state, _ = run_of(row.id, np.float32)
     assert_close(got, want, row.rtol, slack=distance(want, exact))
     assert [x.shape for x in jax.tree.leaves(state)] == [
         jnp.shape(x) for x in jax.tree.leaves(their_state)
@@ -236,7 +251,7 @@ def test_types_are_stable_and_values_finite(row, param_dtype, grad_dtype):
 # ---------------------------------------------------------------------- transformations
 
 
-@rows
+@methods
 def test_jit_equals_eager_and_compiled_once(row):
     params, grads = random_tree(0), random_tree(1)
     state = row.make().init(params)
@@ -278,7 +293,7 @@ class count_compiles(list):
         self.open = False
 
 
-@rows
+@methods
 def test_vmap_equals_a_loop(row):
     if row.extra or "noise" in row.name or "noisy" in row.name:
         pytest.skip("its extra arguments or keys are not batched")
@@ -308,7 +323,7 @@ def test_init_is_abstract_and_owns_its_buffers(row):
     assert len(set(buffers)) == len(buffers), "a donated step needs every buffer once"
 
 
-@rows
+@methods
 def test_sharded_equals_unsharded(row):
     mesh = jax.make_mesh(
         (4, 2), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2
@@ -337,7 +352,7 @@ def test_sharded_equals_unsharded(row):
 # ------------------------------------------------------------------------------- leaves
 
 
-@rows
+@methods
 def test_odd_leaves(row):
     odd = {
         "none": None,
@@ -396,7 +411,7 @@ def test_complex_parameters(row):
         assert np.all(np.isfinite(y))
 
 
-@rows
+@methods
 def test_masked_equals_alone(row):
     if row.whole_tree or row.extra or "nois" in row.name:
         pytest.skip("it looks at the whole tree")
@@ -417,7 +432,7 @@ def test_masked_equals_alone(row):
         assert any(isinstance(x, jopt.MaskedNode) for x in hidden)
 
 
-@rows
+@methods
 def test_wrong_gradients_are_refused(row):
     if row.name == "identity":
         pytest.skip("it looks at nothing")
