@@ -1,6 +1,6 @@
 """Averages over the steps: of the updates, and of the parameters."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -169,7 +169,7 @@ def params_ema(
         return dict(average=p)
 
     def each(t):
-        d = decay
+        d: Any = decay
         if not isinstance(d, (int, float)):
             d = scalar("params_ema", "decay", d(t - 1) if is_schedule(d) else d)
         if not debias:

@@ -201,8 +201,9 @@ def _meet_both(updates, params: LookaheadParams, slow_step_size) -> LookaheadPar
         u = fast.g[i]
         dtype = compute_dtype(u.dtype, fast.p[i].dtype)
         rate = jnp.asarray(slow_step_size).astype(dtype)
-        moves = _meet(*(cast(x, dtype) for x in (u, fast.p[i], slow.p[i])), rate)
-        fast.g[i], slow.g[i] = (cast(x, u.dtype) for x in moves)
+        x, y = cast(fast.p[i], dtype), cast(slow.p[i], dtype)
+        moves = _meet(cast(u, dtype), x, y, rate)
+        fast.g[i], slow.g[i] = (cast(move, u.dtype) for move in moves)
     return params._replace(fast=fast.tree(fast.g), slow=slow.tree(slow.g))
 
 
