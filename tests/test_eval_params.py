@@ -28,12 +28,13 @@ WRAPPED = {
 wrapped = pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
 
 
-def two_steps(tx, params):
-    state = tx.init(params)
+def two_steps(tx, params=P):
+    """The state and the parameters after two steps, and those after the first."""
+    state, path = tx.init(params), [params]
     for _ in range(2):
-        u, state = tx.update(G, state, params)
-        params = jopt.apply_updates(params, u)
-    return state, params
+        u, state = tx.update(G, state, path[-1])
+        path.append(jopt.apply_updates(path[-1], u))
+    return state, path[2], path[1]
 
 
 AVERAGES = {
@@ -46,7 +47,7 @@ AVERAGES = {
 @wrapped
 @pytest.mark.parametrize("tx", AVERAGES.values(), ids=AVERAGES)
 def test_averages_are_found(wrap, tx):
-    state, params = two_steps(wrap(tx), P)
+    state, params, _ = two_steps(wrap(tx))
     x = jopt.eval_params(state, params)
     # p - g / 10 and p - 2 g / 10 weigh the same; the slow go 3 / 4 of the second
     want = jax.tree.map(lambda p, g: p - 0.15 * g, P, G)
@@ -126,29 +127,21 @@ def test_a_decay_near_one_is_debiased_in_float32():
     np.testing.assert_allclose(got, references.params_ema(ps, decay=1.0), rtol=1e-4)
 
 
-def two_steps_of(tx, g):
-    state = tx.init(P)
-    u, state = tx.update(g, state, P)
-    first = jopt.apply_updates(P, u)
-    u, state = tx.update(g, state, first)
-    return state, first, jopt.apply_updates(first, u)
-
-
 def test_only_steps_are_averaged():
     """Accumulation and steps that are left out do not count, inside of these."""
     nan = jax.tree.map(lambda g: g * jnp.nan, G)
     tx = jopt.apply_if_finite(MEAN, 3)
-    state, first, _ = two_steps_of(tx, G)
+    _, _, first = two_steps(tx)
     skipped = tx.update(nan, tx.update(G, tx.init(P), P)[1], first)[1]
     chex.assert_trees_all_close(jopt.eval_params(skipped, first), first)
-    state, first, last = two_steps_of(jopt.MultiSteps(MEAN, 2), G)
+    state, last, first = two_steps(jopt.MultiSteps(MEAN, 2))
     chex.assert_trees_all_equal(first, P)
     chex.assert_trees_all_close(jopt.eval_params(state, last), last)
 
 
 def test_params_ema_follows_mechanize():
     tx = jopt.chain(jopt.contrib.mechanize(jopt.sgd(1.0)), jopt.params_ema(1.0))
-    state, first, last = two_steps_of(tx, G)
+    state, last, first = two_steps(tx)
     mean = jax.tree.map(lambda x, y: (x + y) / 2, first, last)
     chex.assert_trees_all_close(jopt.eval_params(state, last), mean, rtol=1e-6)
     assert jnp.any(first["w"] != last["w"])
@@ -159,13 +152,13 @@ def test_params_ema_follows_mechanize():
 
 def test_sam_is_evaluated_where_its_ascent_began():
     tx = jopt.contrib.sam(MEAN, jopt.sgd(1.0), sync_period=2)
-    state, uphill, down = two_steps_of(tx, G)
+    state, down, uphill = two_steps(tx)
     halfway = tx.update(G, tx.init(P), P)[1]
     assert jnp.any(uphill["w"] != P["w"])
     chex.assert_trees_all_equal(jopt.eval_params(halfway, uphill), P)
     chex.assert_trees_all_close(jopt.eval_params(state, down), down)
     plain = jopt.contrib.sam(jopt.sgd(0.1), jopt.sgd(1.0), sync_period=2)
-    state, uphill, down = two_steps_of(plain, G)
+    state, down, uphill = two_steps(plain)
     halfway = plain.update(G, plain.init(P), P)[1]
     chex.assert_trees_all_equal(jopt.eval_params(halfway, uphill), P)
     chex.assert_trees_all_equal(jopt.eval_params(state, down), down)
@@ -173,7 +166,7 @@ def test_sam_is_evaluated_where_its_ascent_began():
 
 def test_lookahead_of_pairs():
     tx = jopt.chain(jopt.lookahead(jopt.sgd(0.1), 2, 0.5))
-    state, params = two_steps(tx, jopt.LookaheadParams.init_synced(P))
+    state, params, _ = two_steps(tx, jopt.LookaheadParams.init_synced(P))
     want = jax.tree.map(lambda p, g: p - 0.1 * g, P, G)
     chex.assert_trees_all_close(jopt.eval_params(state, params), want, rtol=1e-6)
     with pytest.raises(TypeError, match=r"eval_params: .* must be LookaheadParams"):
@@ -199,3 +192,7 @@ def test_two_averages_are_refused():
 def test_parameters_of_another_model_are_refused():
     with pytest.raises(ValueError, match=r"missing in the state: \['v'\]"):
         jopt.eval_params(MEAN.init(P), {"v": P["w"]})
+    with pytest.raises(ValueError, match=r"at \['b'\] is f32\[2, 3\]"):
+        jopt.eval_params(MEAN.init(P), {"w": P["w"], "b": P["w"]})
+    with pytest.raises(ValueError, match=r"state has f32\[9\] .* inside of flatten"):
+        jopt.eval_params(jopt.flatten(MEAN).init(P), P)

@@ -18,7 +18,7 @@ from ..base import (
 from ..engine.leaves import Leaves, is_inexact
 from ..engine.types import in_types_of, is_array, keep_types, strong
 from ..parts.apply import apply_updates, remember_sum
-from ..tree import explain
+from ..tree import explain, keystr, spell
 from ..tree.joined import Joint, joined
 
 __all__ = []
@@ -129,16 +129,25 @@ def is_live(x: Any) -> bool:
 
 def slots_of(slot: Any, params: Params) -> list:
     """What a tree in a state has for each leaf of the parameters, `None` if masked."""
-    found = []
-
-    def add(x, leaves):
-        found.extend([x if is_array(x) else None] * len(jax.tree.leaves(leaves)))
-
+    nodes = []
     try:
-        jax.tree.map(add, slot, params, is_leaf=_is_masked)
+        jax.tree_util.tree_map_with_path(
+            lambda *node: nodes.append(node), slot, params, is_leaf=_is_masked
+        )
     except (TypeError, ValueError):
         raise ValueError(explain("the state", slot, "params", params)) from None
-    return found
+    slots = []
+    for path, x, p in nodes:
+        if not is_array(x):
+            slots += [None] * len(jax.tree.leaves(p))
+        elif jax.tree_util.all_leaves([p]) and jnp.shape(x) == jnp.shape(p):
+            slots.append(x)
+        else:
+            raise ValueError(
+                f"the state has {spell(x)} where params at {keystr(path)} is "
+                f"{spell(p)}: was it made for others, or inside of flatten?"
+            )
+    return slots
 
 
 def _is_masked(x: Any) -> bool:

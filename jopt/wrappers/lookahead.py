@@ -124,50 +124,32 @@ def lookahead(
         return LookaheadPlainState(fast.init(params), steps, slow.init(params).slow)
 
     def update(updates, state, params: Any = None, **extra_args):
-        if not _are_both(params):
-            return update_plain(updates, state, params, extra_args)
-        check_state("lookahead", state, LookaheadState)
-
-        def apart(u, state):
-            return params._replace(fast=u, slow=zeros(u)), state
-
-        def meet(u, state):
-            return _meet_both(u, params, slow_step_size), state
-
-        return step(updates, state, params.fast, extra_args, apart, meet)
-
-    def update_plain(updates, state, params, extra_args):
-        check_state("lookahead", state, LookaheadPlainState)
         if params is None:
             raise ValueError(
                 "lookahead: params is missing; call update(updates, state, params)"
             )
-
-        def apart(u, state):
-            return u, state
-
-        def meet(u, state):
-            u, now = slow.update(u, _Slow(state.slow), params)
-            return u, state._replace(slow=now.slow)
-
-        return step(updates, state, params, extra_args, apart, meet)
-
-    def step(updates, state, params, extra_args, apart, meet):
-        u, fast_state = fast.update(updates, state.fast_state, params, **extra_args)
+        both = _are_both(params)
+        check_state("lookahead", state, LookaheadState if both else LookaheadPlainState)
+        p = params.fast if both else params
+        u, fast_state = fast.update(updates, state.fast_state, p, **extra_args)
         fast_state = in_types_of(state.fast_state, fast_state)
         steps = state.steps_since_sync + 1
 
         def go_on():
-            return apart(
-                u, state._replace(fast_state=fast_state, steps_since_sync=steps)
-            )
+            moved = params._replace(fast=u, slow=zeros(u)) if both else u
+            return moved, state._replace(fast_state=fast_state, steps_since_sync=steps)
 
         def synchronize():
             after = fast_state
             if reset_state:
-                after = in_types_of(fast_state, fast.init(params))
-            zero = jnp.zeros_like(steps)
-            return meet(u, state._replace(fast_state=after, steps_since_sync=zero))
+                after = in_types_of(fast_state, fast.init(p))
+            now = state._replace(
+                fast_state=after, steps_since_sync=jnp.zeros_like(steps)
+            )
+            if both:
+                return _meet_both(u, params, slow_step_size), now
+            moved, kept = slow.update(u, _Slow(state.slow), p)
+            return moved, now._replace(slow=kept.slow)
 
         return choose(steps >= sync_period, go_on, synchronize)
 
