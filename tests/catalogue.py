@@ -796,4 +796,20 @@ ROWS = [
         whole_tree=True,
         extra=_search,
     ),
+    # ------------------------------------------------- averages of the parameters
+    Row(
+        "lookahead",
+        dict(fast_optimizer=jopt.sgd(0.05), sync_period=3, slow_step_size=0.5),
+        references.lookahead_sgd,
+        dict(LR, sync_period=3, slow_step_size=0.5),
+        optax=None,  # it needs parameters of its own: test_wrappers.py
+    ),
+    # It moves nothing; what it keeps test_eval_params.py compares.
+    part(
+        "params_ema",
+        dict(decay=0.9),
+        references.identity,
+        reference_settings={},
+        optax=None,
+    ),
 ]

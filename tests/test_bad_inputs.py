@@ -526,8 +526,10 @@ CALLS = {
     ),
     "no obj_fn": (lambda: step(jopt.contrib.sophia(0.1)), "obj_fn is missing"),
     "lookahead's parameters": (
-        lambda: jopt.lookahead(ADAM, 2, 0.5).init(P),
-        "LookaheadParams",
+        lambda: jopt.lookahead(ADAM, 2, 0.5).update(
+            G, jopt.lookahead(ADAM, 2, 0.5).init(jopt.LookaheadParams(P, P)), P
+        ),
+        "got a LookaheadState",
     ),
     "misspelt": (
         lambda: step(jopt.polyak_sgd(), strict=True, vlaue=1.0),

@@ -245,6 +245,7 @@ def test_the_inner_state_of_another_library_keeps_its_classes():
 
 
 INNER = jopt.adam(0.1)
+BOTH = wrappers.LookaheadParams(P, P)
 WRAPPED = {
     "inject": lambda: wrappers.inject_hyperparams(jopt.adam)(0.1),
     "inject_schedule": lambda: wrappers.inject_hyperparams(jopt.adamw)(schedule),
@@ -803,6 +804,51 @@ def test_lookahead_meets_in_the_middle():
         np.testing.assert_array_equal(p.slow, [slow, slow])
 
 
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("grad_dtype", [np.float32, jnp.bfloat16])
+def test_lookahead_of_plain_parameters_is_that_of_pairs(reset, grad_dtype):
+    tx = wrappers.lookahead(jopt.adam(0.1), 3, 0.5, reset_state=reset)
+    plain = tree(0) | {"none": None, "n": jnp.arange(2), "f": jnp.sin}
+    both = wrappers.LookaheadParams.init_synced(plain)
+    state, their_state = tx.init(plain), tx.init(both)
+    for i in range(10):
+        g = jax.tree.map(lambda x: x.astype(grad_dtype), tree(i + 1))
+        g |= dict.fromkeys(("none", "n", "f"))
+        u, state = tx.update(g, state, plain)
+        theirs, their_state = tx.update(g, their_state, both)
+        chex.assert_trees_all_equal_dtypes(u["w"], g["w"])
+        plain, both = jopt.apply_updates(plain, u), jopt.apply_updates(both, theirs)
+        assert state.steps_since_sync == their_state.steps_since_sync == (i + 1) % 3
+    fast, slow = (strip(x) for x in both)
+    rtol = 1e-6 if grad_dtype == np.float32 else 2e-2  # pairs round the slow steps
+    chex.assert_trees_all_close(strip(plain), fast, rtol=rtol, atol=rtol)
+    got = jopt.eval_params(state, plain)
+    chex.assert_trees_all_close(strip(got), slow, rtol=rtol, atol=rtol)
+    assert got["n"] is plain["n"] and got["f"] is jnp.sin and got["none"] is None
+    assert np.max(np.abs(got["w"] - plain["w"])) > 0.05
+
+
+def strip(params):
+    return {k: params[k] for k in tree(0)}
+
+
+def test_the_slow_parameters_are_as_precise_as_any_state():
+    p = jnp.ones(4, jnp.bfloat16)
+    tx = wrappers.lookahead(jopt.scale(-1.0), 1, 1e-3)
+    state = tx.init(p)
+    assert state.slow.dtype == np.float32
+    for _ in range(2):
+        u, state = tx.update(jnp.ones_like(p), state, p)
+        p = jopt.apply_updates(p, u)
+    np.testing.assert_allclose(state.slow, 0.998001 * np.ones(4), rtol=1e-6)
+    assert p.dtype == jopt.eval_params(state, p).dtype == jnp.bfloat16
+
+
+def lookahead_step(began, params):
+    tx = wrappers.lookahead(INNER, 2, 0.5)
+    return tx.update(P, tx.init(began), params)
+
+
 def test_flatten_keeps_each_dtype():
     p = {"a": jnp.ones((2, 2), jnp.bfloat16), "b": jnp.ones(3), "n": jnp.arange(2)}
     tx = wrappers.flatten(clip_by_global_norm(1.0))
@@ -920,7 +966,9 @@ BAD = [
     (lambda: w.lookahead(INNER, 0, 0.5), ValueError, "sync_period must be"),
     (lambda: w.lookahead(INNER, 1.5, 0.5), TypeError, "sync_period must be an integer"),
     (lambda: w.lookahead(INNER, 2, -0.5), ValueError, "slow_step_size must be in"),
-    (lambda: w.lookahead(INNER, 2, 0.5).init(P), TypeError, "LookaheadParams"),
+    (lambda: lookahead_step(P, BOTH), ValueError, "got a LookaheadPlainState"),
+    (lambda: lookahead_step(BOTH, P), ValueError, "expected a LookaheadPlainState"),
+    (lambda: lookahead_step(P, None), ValueError, "lookahead: params is missing"),
     (lambda: w.flatten(3), TypeError, "inner must be a gradient"),
     (
         lambda: w.flatten(INNER).update(jnp.ones(3), w.flatten(INNER).init(P), P),

@@ -1,18 +1,31 @@
-"""Averages of the updates over the steps."""
+"""Averages over the steps: of the updates, and of the parameters."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from .. import numerics
-from ..base import GradientTransformationExtraArgs, Updates
-from ..engine import per_leaf, transformation
+from ..base import (
+    GradientTransformationExtraArgs,
+    Params,
+    ScalarOrSchedule,
+    Updates,
+)
+from ..engine import per_leaf, scalar, transformation
 from ..numerics import one_minus_power
 from ..settings import DECAY
+from .values import is_schedule
 
-__all__ = ["EmaState", "TraceState", "ema", "trace"]
+__all__ = [
+    "EmaState",
+    "ParamsEmaState",
+    "TraceState",
+    "ema",
+    "params_ema",
+    "trace",
+]
 
 
 class TraceState(NamedTuple):
@@ -105,3 +118,69 @@ def ema(
         return scale * mean, s._replace(ema=mean)
 
     return per_leaf(EmaState, init, ema, each=each)
+
+
+class ParamsEmaState(NamedTuple):
+    """The step count and the mean parameters."""
+
+    count: jax.Array
+    average: Params
+
+
+@transformation
+def params_ema(
+    decay: ScalarOrSchedule, debias: bool = True
+) -> GradientTransformationExtraArgs:
+    """Keeps an exponential moving average of the parameters, to evaluate with.
+
+        average <- average + r (p + u - average)
+        r        = (1 - decay) / (1 - decay^t),  or 1 - decay unless `debias`
+
+    The updates pass as they are. It comes last, where they are those that the
+    parameters get: `chain(adam(1e-3), params_ema(0.999))`.
+
+    Args:
+        decay: the weight of the past, in [0, 1], or a schedule of it. With `debias` 1
+            is the plain mean of the parameters after every step, `r = 1 / t`.
+        debias: whether the average is of the steps alone. Otherwise the first
+            parameters are in it, with the weight `decay^t`.
+
+    Returns:
+        A transformation whose state is `ParamsEmaState(count: i32[], average)`,
+        `average` in the shapes of the parameters, float32 at least (memory: one copy),
+        which `eval_params` finds. The update needs the parameters.
+
+    Raises:
+        ValueError: `decay` is outside [0, 1], or `params` is missing.
+
+    Example:
+        >>> tx = jopt.chain(jopt.sgd(1.0), jopt.params_ema(0.5, debias=False))
+        >>> p = jnp.array(1.0)
+        >>> u, state = tx.update(jnp.array(1.0), tx.init(p), p)
+        >>> jopt.eval_params(state, jopt.apply_updates(p, u))
+        Array(0.5, dtype=float32)
+
+    Reference:
+        Polyak & Juditsky, Acceleration of Stochastic Approximation by Averaging, SIAM
+        Journal on Control and Optimization, 1992, which is `decay=1`.
+    """
+
+    def init(p):
+        return dict(average=p)
+
+    def each(t):
+        d: Any = decay
+        if not isinstance(d, (int, float)):
+            d = scalar("params_ema", "decay", d(t - 1) if is_schedule(d) else d)
+        if not debias:
+            return 1 - d
+        weight = one_minus_power(d, t)
+        is_mean = weight == 0  # the limit of the quotient where the decay is one
+        whole = jnp.where(is_mean, t.astype(weight.dtype), weight)
+        return jnp.where(is_mean, 1, 1 - d) / whole
+
+    def params_ema(u, s, p, rate):
+        average = s.average + rate * (p + u - s.average)
+        return u, s._replace(average=average)
+
+    return per_leaf(ParamsEmaState, init, params_ema, each=each, needs_params=True)

@@ -3,57 +3,114 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ..base import OptState, Params
-from .lookahead import LookaheadParams, LookaheadState
-from .schedule_free import ScheduleFreeState, schedule_free_eval_params
+from ..engine.leaves import Leaves
+from ..numerics import cast
+from ..parts.average import ParamsEmaState
+from .gate import slots_of
+from .lookahead import LookaheadParams, LookaheadPlainState, LookaheadState
+from .sam import SAMState
+from .schedule_free import ScheduleFreeState, average_of
 
 __all__ = ["eval_params"]
+
+# Which field of a state holds an average, or what one is made of; by fields, so that
+# states that optax made are known too.
+_SLOTS = {
+    ScheduleFreeState._fields: "z",
+    ParamsEmaState._fields: "average",
+    LookaheadPlainState._fields: "slow",
+}
 
 
 def eval_params(state: OptState, params: Params) -> Params:
     """The parameters to evaluate with: averaged, if the optimizer averages them.
 
     Args:
-        state: the state of the optimizer: of `schedule_free` or `lookahead`, say, or
-            one that holds it, through any wrapper.
-        params: the parameters that are trained; `LookaheadParams` for `lookahead`.
+        state: the state of the optimizer: of `params_ema`, `schedule_free`,
+            `lookahead` or `sam`, or one that holds it, through any wrapper. Several
+            may be in it, of the groups of a partition say.
+        params: the parameters that are trained; `LookaheadParams` if these are.
 
     Returns:
-        The average x of schedule-free learning, lookahead's slow parameters, or
-        `params` as they are if nothing averages them.
+        A tree like `params`, in their dtypes: the moving average, the average x of
+        schedule-free learning, or lookahead's slow parameters. Where nothing averages
+        they are as they are, but for `sam`, where they are those before its ascent.
 
     Raises:
-        ValueError: several parts average them.
-        TypeError: the state is of `lookahead`, the parameters are no `LookaheadParams`.
+        ValueError: two parts average the same parameter, or the state is of others.
+        TypeError: the state is of `LookaheadParams` and the parameters are not.
 
     Example:
-        >>> p = jnp.ones(2)
-        >>> jopt.eval_params(jopt.adam(0.1).init(p), p) is p
-        True
+        >>> tx = jopt.chain(jopt.sgd(1.0), jopt.params_ema(1.0))
+        >>> p = jnp.array(3.0)
+        >>> state = tx.init(p)
+        >>> for _ in range(2):
+        ...     u, state = tx.update(jnp.array(1.0), state, p)
+        ...     p = jopt.apply_updates(p, u)
+        >>> float(p), float(jopt.eval_params(state, p))
+        (1.0, 1.5)
     """
-    averages = (ScheduleFreeState, LookaheadState)
-
-    def is_average(x: Any) -> bool:
-        return getattr(type(x), "_fields", None) in [a._fields for a in averages]
-
-    found = [x for x in _nodes(state) if is_average(x)]
-    if len(found) > 1:
-        names = ", ".join(type(x).__name__ for x in found)
-        raise ValueError(
-            f"eval_params: {len(found)} parts of state average the parameters: "
-            f"{names}; give the state of one of them"
-        )
-    if not found:
+    nodes = _nodes(state)
+    averages = [x for x in nodes if type(x)._fields in _SLOTS]
+    both = [x for x in nodes if type(x)._fields == LookaheadState._fields]
+    if both:
+        return _slow(params, both + averages)
+    for node in nodes:
+        if type(node)._fields == SAMState._fields and node.cache is not None:
+            params = _before_ascent(node, params)
+    if not averages:
         return params
-    if type(found[0])._fields == ScheduleFreeState._fields:
-        return schedule_free_eval_params(state, params)
+    leaves = Leaves(params, params)
+    owners: dict[int, str] = {}
+    for part in averages:
+        name = type(part).__name__
+        slots = slots_of(getattr(part, _SLOTS[type(part)._fields]), params)
+        for i, slot in enumerate(slots):
+            if slot is None or not leaves.live[i]:
+                continue
+            if i in owners:
+                raise ValueError(
+                    f"eval_params: 2 parts of state average params at {leaves.path(i)}:"
+                    f" {owners[i]} and {name}; give the state of one of them"
+                )
+            owners[i] = name
+            leaves.g[i] = _average(part, slot, leaves.p[i])
+    return leaves.tree(leaves.g)
+
+
+def _average(part: Any, slot: Any, p: jax.Array) -> jax.Array:
+    if type(part)._fields == ScheduleFreeState._fields:
+        return average_of(p, slot, part.b1)
+    return cast(slot, p.dtype)
+
+
+def _slow(params: Any, found: list) -> Params:
+    if len(found) > 1:
+        names = " and ".join(type(x).__name__ for x in found)
+        raise ValueError(
+            f"eval_params: {len(found)} parts of state average params: {names}; give "
+            "the state of one of them"
+        )
     if getattr(type(params), "_fields", None) != LookaheadParams._fields:
         raise TypeError(
             "eval_params: the state is of lookahead, so params must be "
             f"LookaheadParams(fast, slow), got {type(params).__name__}"
         )
     return params.slow
+
+
+def _before_ascent(state: Any, params: Params) -> Params:
+    """The parameters that the ascent began at, which wait in the state meanwhile."""
+    leaves = Leaves(params, params)
+    for i, start in enumerate(slots_of(state.cache, params)):
+        if start is not None and leaves.live[i]:
+            p: Any = leaves.p[i]
+            begun = jnp.asarray(state.steps_since_sync) > 0
+            leaves.g[i] = jnp.where(begun, cast(start, p.dtype), p)
+    return leaves.tree(leaves.g)
 
 
 def _nodes(state: Any) -> list:

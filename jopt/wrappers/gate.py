@@ -8,10 +8,17 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from ..base import GradientTransformationExtraArgs, OptState, Params, Updates
+from ..base import (
+    GradientTransformationExtraArgs,
+    MaskedNode,
+    OptState,
+    Params,
+    Updates,
+)
 from ..engine.leaves import Leaves, is_inexact
 from ..engine.types import in_types_of, is_array, keep_types, strong
 from ..parts.apply import apply_updates, remember_sum
+from ..tree import explain, keystr, spell
 from ..tree.joined import Joint, joined
 
 __all__ = []
@@ -118,6 +125,34 @@ def zeros(updates: Updates) -> Updates:
 def is_live(x: Any) -> bool:
     """Whether it is a floating or complex array: something to optimize."""
     return is_array(x) and is_inexact(jax.dtypes.result_type(x))
+
+
+def slots_of(slot: Any, params: Params) -> list:
+    """What a tree in a state has for each leaf of the parameters, `None` if masked."""
+    nodes = []
+    try:
+        jax.tree_util.tree_map_with_path(
+            lambda *node: nodes.append(node), slot, params, is_leaf=_is_masked
+        )
+    except (TypeError, ValueError):
+        raise ValueError(explain("the state", slot, "params", params)) from None
+    slots = []
+    for path, x, p in nodes:
+        if not is_array(x):
+            slots += [None] * len(jax.tree.leaves(p))
+        elif jax.tree_util.all_leaves([p]) and jnp.shape(x) == jnp.shape(p):
+            slots.append(x)
+        else:
+            raise ValueError(
+                f"the state has {spell(x)} where params at {keystr(path)} is "
+                f"{spell(p)}: was it made for others, or inside of flatten?"
+            )
+    return slots
+
+
+def _is_masked(x: Any) -> bool:
+    """Whether it is a `MaskedNode`, ours or optax's."""
+    return getattr(type(x), "_fields", None) == MaskedNode._fields
 
 
 def live_leaves(tree: Any) -> list[jax.Array]:

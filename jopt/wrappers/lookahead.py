@@ -13,7 +13,7 @@ from ..base import (
     Params,
     with_extra_args_support,
 )
-from ..engine import transformation
+from ..engine import per_leaf, transformation
 from ..engine.leaves import Leaves
 from ..engine.types import in_types_of
 from ..numerics import cast, compute_dtype
@@ -21,7 +21,7 @@ from ..parts.combine import check_transformation
 from ..settings import COUNT, FRACTION, check_integer
 from .gate import check_state, choose, zeros
 
-__all__ = ["LookaheadParams", "LookaheadState", "lookahead"]
+__all__ = ["LookaheadParams", "LookaheadPlainState", "LookaheadState", "lookahead"]
 
 
 class LookaheadParams(NamedTuple):
@@ -53,6 +53,18 @@ class LookaheadState(NamedTuple):
     steps_since_sync: jax.Array
 
 
+class LookaheadPlainState(NamedTuple):
+    """The same for plain parameters, which are the fast ones, and the slow ones."""
+
+    fast_state: OptState
+    steps_since_sync: jax.Array
+    slow: Params
+
+
+class _Slow(NamedTuple):
+    slow: Params
+
+
 @transformation(sync_period=COUNT, slow_step_size=FRACTION)
 def lookahead(
     fast_optimizer: GradientTransformation,
@@ -73,22 +85,27 @@ def lookahead(
         reset_state: whether the fast optimizer starts anew at each synchronization.
 
     Returns:
-        A transformation of `LookaheadParams`: the gradients are a tree like
-        `params.fast`, the updates are `LookaheadParams`, and the state is
-        `LookaheadState(fast_state, steps_since_sync: i32[])`. Memory: what
-        `fast_optimizer` needs; the slow copy is in the parameters.
+        A transformation as any other, of the fast parameters. Its state is
+        `LookaheadPlainState(fast_state, steps_since_sync: i32[], slow)`, `slow` in the
+        shapes of the parameters (memory: one copy more than `fast_optimizer`), which
+        `eval_params` finds. The update needs the parameters.
+
+        Given `LookaheadParams` in `init` and `update` it is optax's: the gradients are
+        a tree like `params.fast`, the updates are `LookaheadParams`, and the state is
+        `LookaheadState(fast_state, steps_since_sync: i32[])`.
 
     Raises:
-        TypeError: `sync_period` is no integer, or the update was given other
-            parameters than `LookaheadParams`.
-        ValueError: a number is outside its range.
+        TypeError: `sync_period` is no integer.
+        ValueError: a number is outside its range, `params` is missing, or one of
+            `init` and `update` was given `LookaheadParams` and the other was not.
 
     Example:
         >>> tx = jopt.lookahead(jopt.scale(-1.0), sync_period=5, slow_step_size=0.5)
-        >>> params = jopt.LookaheadParams.init_synced(jnp.array(0.0))
+        >>> params = jnp.array(0.0)
         >>> updates, state = tx.update(jnp.array(1.0), tx.init(params), params)
-        >>> jopt.apply_updates(params, updates).fast
-        Array(-1., dtype=float32)
+        >>> params = jopt.apply_updates(params, updates)
+        >>> float(params), float(jopt.eval_params(state, params))
+        (-1.0, 0.0)
 
     Reference:
         Zhang et al., Lookahead Optimizer: k steps forward, 1 step back, NeurIPS 2019,
@@ -98,60 +115,79 @@ def lookahead(
     if not isinstance(sync_period, jax.Array):
         check_integer("lookahead", "sync_period", sync_period)
     fast = with_extra_args_support(fast_optimizer)
+    slow = _slow(slow_step_size)
 
     def init(params):
-        _check_params(params)
-        return LookaheadState(
-            fast_state=fast.init(params.fast),
-            steps_since_sync=jnp.zeros((), jnp.int32),
-        )
+        steps = jnp.zeros((), jnp.int32)
+        if _are_both(params):
+            return LookaheadState(fast.init(params.fast), steps)
+        return LookaheadPlainState(fast.init(params), steps, slow.init(params).slow)
 
     def update(updates, state, params: Any = None, **extra_args):
-        check_state("lookahead", state, LookaheadState)
-        _check_params(params)
-        updates, fast_state = fast.update(
-            updates, state.fast_state, params.fast, **extra_args
-        )
+        if params is None:
+            raise ValueError(
+                "lookahead: params is missing; call update(updates, state, params)"
+            )
+        both = _are_both(params)
+        check_state("lookahead", state, LookaheadState if both else LookaheadPlainState)
+        p = params.fast if both else params
+        u, fast_state = fast.update(updates, state.fast_state, p, **extra_args)
         fast_state = in_types_of(state.fast_state, fast_state)
         steps = state.steps_since_sync + 1
 
         def go_on():
-            moved = params._replace(fast=updates, slow=zeros(updates))
+            moved = params._replace(fast=u, slow=zeros(u)) if both else u
             return moved, state._replace(fast_state=fast_state, steps_since_sync=steps)
 
         def synchronize():
             after = fast_state
             if reset_state:
-                after = in_types_of(fast_state, fast.init(params.fast))
-            return _meet(updates, params, slow_step_size), state._replace(
+                after = in_types_of(fast_state, fast.init(p))
+            now = state._replace(
                 fast_state=after, steps_since_sync=jnp.zeros_like(steps)
             )
+            if both:
+                return _meet_both(u, params, slow_step_size), now
+            moved, kept = slow.update(u, _Slow(state.slow), p)
+            return moved, now._replace(slow=kept.slow)
 
         return choose(steps >= sync_period, go_on, synchronize)
 
     return GradientTransformationExtraArgs(init, update)
 
 
-def _meet(updates, params: LookaheadParams, slow_step_size) -> LookaheadParams:
+def _meet(u, fast, slow, rate) -> tuple[jax.Array, jax.Array]:
     """The updates after which both copies are where the slow one goes."""
+    step = rate * (fast + u - slow)
+    return slow + step - fast, step
+
+
+def _slow(rate) -> GradientTransformationExtraArgs:
+    """Turns the fast updates into those that meet the slow parameters it keeps."""
+
+    def init(p):
+        return dict(slow=p)
+
+    def lookahead(u, s, p, rate):
+        u, step = _meet(u, p, s.slow, rate)
+        return u, s._replace(slow=s.slow + step)
+
+    return per_leaf(_Slow, init, lookahead, each=lambda: rate, needs_params=True)
+
+
+def _meet_both(updates, params: LookaheadParams, slow_step_size) -> LookaheadParams:
     fast, slow = Leaves(updates, params.fast), Leaves(updates, params.slow)
     for i, live in enumerate(fast.live):
         if not live:
             continue
         u = fast.g[i]
         dtype = compute_dtype(u.dtype, fast.p[i].dtype)
-        x, y = cast(fast.p[i], dtype), cast(slow.p[i], dtype)
         rate = jnp.asarray(slow_step_size).astype(dtype)
-        step = rate * (x + cast(u, dtype) - y)
-        slow.g[i] = cast(step, u.dtype)
-        fast.g[i] = cast(y + step - x, u.dtype)
+        x, y = cast(fast.p[i], dtype), cast(slow.p[i], dtype)
+        moves = _meet(cast(u, dtype), x, y, rate)
+        fast.g[i], slow.g[i] = (cast(move, u.dtype) for move in moves)
     return params._replace(fast=fast.tree(fast.g), slow=slow.tree(slow.g))
 
 
-def _check_params(params) -> None:
-    if getattr(type(params), "_fields", None) != LookaheadParams._fields:
-        raise TypeError(
-            "lookahead: params must be LookaheadParams(fast, slow), got "
-            f"{type(params).__name__}; make them with "
-            "LookaheadParams.init_synced(params)"
-        )
+def _are_both(params: Any) -> bool:
+    return getattr(type(params), "_fields", None) == LookaheadParams._fields

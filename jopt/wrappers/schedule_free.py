@@ -27,7 +27,7 @@ from ..parts.decay import add_decayed_weights
 from ..parts.scale import descend
 from ..schedules import warmup_constant_schedule
 from ..settings import FINITE, OWN_DECAY, Range
-from .gate import check_state
+from .gate import check_state, slots_of
 
 __all__ = [
     "ScheduleFreeState",
@@ -209,18 +209,20 @@ def schedule_free_eval_params(state: OptState, params: Params) -> Params:
             "schedule_free_eval_params: expected one ScheduleFreeState in state, "
             f"found {len(found)} in a {type(state).__name__}"
         )
-    b1, z = found[0].b1, found[0].z
     leaves = Leaves(params, params)
-    zs = leaves.treedef.flatten_up_to(z)
-    for i, live in enumerate(leaves.live):
-        if live and isinstance(zs[i], jax.Array):
-            y: Any = leaves.p[i]
-            dtype = compute_dtype(y.dtype, zs[i].dtype)
-            share = jnp.asarray(b1, jnp.finfo(dtype).dtype)
-            with jax.numpy_dtype_promotion("standard"):  # complex leaves, real share
-                x = cast(y, dtype) + (1 / share - 1) * (cast(y, dtype) - zs[i])
-            leaves.g[i] = cast(x, y.dtype)
+    for i, z in enumerate(slots_of(found[0].z, params)):
+        if leaves.live[i] and z is not None:
+            leaves.g[i] = average_of(leaves.p[i], z, found[0].b1)
     return leaves.tree(leaves.g)
+
+
+def average_of(y: Any, z: Any, b1: Any) -> jax.Array:
+    """x of one leaf, in the dtype of y."""
+    dtype = compute_dtype(y.dtype, z.dtype)
+    share = jnp.asarray(b1, jnp.finfo(dtype).dtype)
+    with jax.numpy_dtype_promotion("standard"):  # complex leaves, real share
+        x = cast(y, dtype) + (1 / share - 1) * (cast(y, dtype) - z)
+    return cast(x, y.dtype)
 
 
 def _is_schedule_free(x: Any) -> bool:

@@ -7,10 +7,12 @@ from .adam import adam
 __all__ = [
     "acprop",
     "galore",
+    "lookahead_sgd",
     "madgrad",
     "optimistic_adam",
     "optimistic_gradient",
     "optimistic_gradient_descent",
+    "params_ema",
     "reduce_on_plateau",
     "sam_sgd",
     "schedule_free_adamw",
@@ -242,3 +244,28 @@ def galore(
         step = step.reshape(turned).transpose(np.argsort(order))
         p = p - learning_rate * (step + weight_decay * p)
     return p
+
+
+def lookahead_sgd(p, gs, *, learning_rate, sync_period, slow_step_size):
+    """Zhang et al. 2019, algorithm 1, with gradient descent inside."""
+    slow, fast = p, p
+    for t, g in enumerate(gs, 1):
+        fast = fast - learning_rate * g
+        if t % sync_period == 0:
+            slow = slow + slow_step_size * (fast - slow)
+            fast = slow
+    return fast
+
+
+def params_ema(ps, *, decay, debias=True):
+    """The weighted mean of all parameters so far, after each step; ps[0] is the start.
+
+    Every step weighs `decay` times less than the next one. Without `debias` the first
+    parameters have the weight that is left.
+    """
+    means = []
+    for t in range(1, len(ps)):
+        weights = decay ** np.arange(t - 1.0, -1, -1)
+        mean = np.tensordot(weights, ps[1 : t + 1], 1) / np.sum(weights)
+        means.append(mean if debias else mean + decay**t * (ps[0] - mean))
+    return means
