@@ -159,10 +159,12 @@ def _sum_of_squares(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     scale = jnp.where(jnp.isinf(total), one / up, scale)
     if platform_of(x) != "cpu":
         total = jnp.where(scale > 1, again(up), total)
-        return jnp.where(scale < 1, again(1 / up), total), scale
-    if x.size <= SMALL:
-        return again(scale), scale
-    return jax.lax.cond(scale == 1, lambda: total, lambda: again(scale)), scale
+        total = jnp.where(scale < 1, again(1 / up), total)
+    elif x.size <= SMALL:
+        total = again(scale)
+    else:
+        total = jax.lax.cond(scale == 1, lambda: total, lambda: again(scale))
+    return total, jnp.where(total == 0, one, scale)  # for derivatives at zero
 
 
 @_sum_of_squares.defjvp

@@ -317,7 +317,6 @@ CALLS = {
     "rate of a string": (lambda: jopt.adam("1e-3"), "learning_rate"),
     "rate of None": (lambda: jopt.adam(None), "learning_rate"),
     "rate of a vector": (lambda: jopt.adam(jnp.ones(3)), "learning_rate"),
-    "rate of a list": (lambda: jopt.adam([0.1, 0.2]), "learning_rate"),
     "rate NaN": (lambda: jopt.adam(NAN), "learning_rate"),
     "rate infinite": (lambda: jopt.adam(INF), "learning_rate"),
     "rate complex": (lambda: jopt.adam(1j), "learning_rate"),

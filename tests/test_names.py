@@ -83,7 +83,9 @@ def test_every_name_has_its_address():
 
 def test_every_name_is_in_the_table():
     page = pathlib.Path(__file__).parents[1] / "docs" / "names.md"
-    rows = dict(re.findall(r"^\| `jopt\.?([\w.]*)` \| (.*) \|$", page.read_text(), re.M))
+    rows = dict(
+        re.findall(r"^\| `jopt\.?([\w.]*)` \| (.*) \|$", page.read_text(), re.M)
+    )
     listed = {
         f"{address}.{name}".strip(".")
         for address, names in rows.items()

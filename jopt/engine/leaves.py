@@ -105,6 +105,10 @@ class Leaves:
                 f"{spell(p)}: updates must have the tree structure of params"
             )
 
+    def pairs(self) -> list[tuple[jax.Array, jax.Array]]:
+        """Parameter and update of each leaf that takes part."""
+        return [(p, g) for p, g, live in zip(self.p, self.g, self.live) if live]
+
     def view(self, masks: Sequence[Mask]) -> View:
         """What a stage under these masks sees of the tree."""
         key = tuple(map(id, masks))

@@ -52,16 +52,20 @@ def _apply_updates(params, updates):
 _sums: dict[int, tuple[weakref.ref, jax.Array, jax.Array]] = {}
 
 
-def remember_sum(params: Params, updates: Updates, new: Params) -> None:
-    """Lets `apply_updates(params, updates)` find `new` in the trace that made it.
+def sums(params: Params, updates: Updates) -> list[jax.Array]:
+    """What `apply_updates` makes of the leaves that it changes."""
+    return [_add(p, u) for p, u in Leaves(updates, params).pairs()]
 
-    The sums may not have been made from these very tracers: they would live for ever.
+
+def remember_sums(params: Params, updates: Updates, new: list[jax.Array]) -> None:
+    """Lets `apply_updates(params, updates)` find its sums in the trace that made them.
+
+    They may not have been made from these very tracers: they would live for ever.
     """
-    leaves, news = Leaves(updates, params), jax.tree.leaves(new)
-    for p, u, new, live in zip(leaves.p, leaves.g, news, leaves.live):
-        if live and isinstance(u, Tracer):
+    for (p, u), total in zip(Leaves(updates, params).pairs(), new):
+        if isinstance(u, Tracer):
             drop = functools.partial(_sums.pop, id(u))
-            _sums[id(u)] = weakref.ref(u, drop), p, new
+            _sums[id(u)] = weakref.ref(u, drop), p, total
 
 
 def _add(p: jax.Array, u: jax.Array) -> jax.Array:

@@ -1,6 +1,15 @@
 """What an optimizer is made of and where it stands: tables, numbers, measurements."""
 
-from .describe import *
-from .hyperparameters import *
-from .metrics import *
-from .table import *
+from .describe import describe
+from .hyperparameters import hyperparams, set_hyperparams
+from .metrics import metrics
+from .table import Description, ParamRow
+
+__all__ = [
+    "Description",
+    "ParamRow",
+    "describe",
+    "hyperparams",
+    "metrics",
+    "set_hyperparams",
+]

@@ -17,7 +17,7 @@ from ..base import (
 )
 from ..engine.leaves import Leaves, is_inexact
 from ..engine.types import in_types_of, is_array, keep_types, strong
-from ..parts.apply import apply_updates, remember_sum
+from ..parts.apply import remember_sums, sums
 from ..tree import explain, keystr, spell
 from ..tree.joined import Joint, joined
 
@@ -69,34 +69,33 @@ def choose_step(
     where nothing is updated the parameters are not touched, and what a step makes is
     used where it is made. Whatever is not used then, JAX leaves out.
     """
-    addable = len(steps) > 1 and _are_addable(params, updates)
+    here = _changed(params, updates) if len(steps) > 1 else []
 
-    def with_sum(step):
+    def with_sums(step):
         def results():
             u, state = step()
             if u is None:
-                return zeros(updates), state, params if addable else None
-            return u, state, apply_updates(params, u) if addable else None
+                return zeros(updates), state, here
+            return u, state, sums(params, u) if here else []
 
         return results
 
-    u, state, new = choose(index, *map(with_sum, steps))
-    if addable:
-        remember_sum(params, u, new)
+    u, state, new = choose(index, *map(with_sums, steps))
+    if here:
+        remember_sums(params, u, new)
     return u, state
 
 
-def _are_addable(params: Params | None, updates: Updates) -> bool:
-    """Whether the sum can be computed in a trace, where alone it is of use."""
+def _changed(params: Params | None, updates: Updates) -> list[jax.Array]:
+    """The parameters that updates change, in a trace, where alone sums are of use."""
     if getattr(jax.config, "jax_disable_jit", False) or not any(
         isinstance(x, Tracer) for x in jax.tree.leaves(params)
     ):
-        return False
+        return []
     try:
-        Leaves(updates, params)
+        return [p for p, _ in Leaves(updates, params).pairs()]
     except (ValueError, TypeError):
-        return False  # these are no updates of the parameters
-    return True
+        return []  # these are no updates of the parameters
 
 
 def choose(index: ArrayLike, *branches: Callable[[], Any]) -> Any:
