@@ -153,7 +153,7 @@ def _sum_of_squares(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jnp.sum(_scaled_sq(x, scale))
 
     up, small = SCALES[jnp.finfo(x.dtype).dtype.itemsize]
-    total = jnp.sum(abs_sq(x))
+    total = plain = jnp.sum(abs_sq(x))
     one = jnp.ones_like(total)
     scale = jnp.where(total < small, one * up, one)
     scale = jnp.where(jnp.isinf(total), one / up, scale)
@@ -164,6 +164,8 @@ def _sum_of_squares(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         total = again(scale)
     else:
         total = jax.lax.cond(scale == 1, lambda: total, lambda: again(scale))
+    # Constants that XLA folds as it compiles may turn 0 * 2**80 * 2**80 into NaN.
+    total = jnp.where((plain == 0) & jnp.isnan(total), plain, total)
     return total, jnp.where(total == 0, one, scale)  # for derivatives at zero
 
 

@@ -9,6 +9,7 @@ _FLAGS += " --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -16,3 +17,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file_alone():
+    """Thousands of compiled programs are gigabytes, and slow whoever walks the heap."""
+    yield
+    jax.clear_caches()

@@ -61,6 +61,12 @@ def test_rows_of_a_batch_are_scaled_each_by_itself(platform):
     np.testing.assert_allclose(got, [5e-30, 5, 5e30], rtol=1e-6)
 
 
+@platforms
+@pytest.mark.usefixtures("on")
+def test_zeros_that_the_compiler_knows(platform):
+    assert jax.jit(lambda x: numerics.norm(x - x))(jnp.ones((3, 4))) == 0
+
+
 def test_a_program_is_made_for_the_platform_of_its_mesh():
     topologies = pytest.importorskip("jax.experimental.topologies")
     pytest.importorskip("libtpu", reason="it knows the TPU's topologies")
