@@ -109,6 +109,15 @@ def check_number(where: str, name: str, value: Any, allowed: Range) -> None:
         raise ValueError(f"{where}: {name} must be {allowed}, got {value}")
 
 
+def check_array(where: str, name: str, value: Any, allowed: Range) -> None:
+    """Refuse an array with a number outside the range, if its values are known."""
+    if isinstance(value, Tracer) or not _on_hand(value) or not np.size(value):
+        return
+    for x in (np.min(value), np.max(value)):
+        if float(x) not in allowed:
+            raise ValueError(f"{where}: {name} must be {allowed}, got {x}")
+
+
 def check_numbers(where: str, name: str, value: Any, allowed: Range) -> None:
     """Refuse what is not a number in the range, or a tree or mapping if these may be.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..projections import on_simplex
-from .arguments import Input, at_label, class_labels, loss
+from .arguments import Input, Reduction, at_label, class_labels, loss
 from .arithmetic import below_top, weighted, within
 
 __all__ = ["make_fenchel_young_loss", "multiclass_sparsemax_loss", "sparsemax_loss"]
@@ -49,7 +49,7 @@ def make_fenchel_young_loss(max_fun: Callable[..., Input]) -> Callable:
             f"make_fenchel_young_loss: max_fun must be a function, got {max_fun!r}"
         )
 
-    @loss("scores", "targets")
+    @loss("scores", "targets", axis=-1)
     def fenchel_young_loss(
         scores: Input, targets: Input, *args: Any, **kwargs: Any
     ) -> jax.Array:
@@ -63,7 +63,13 @@ def make_fenchel_young_loss(max_fun: Callable[..., Input]) -> Callable:
 
 
 @loss("logits", "labels")
-def sparsemax_loss(logits: Input, labels: Input) -> jax.Array:
+def sparsemax_loss(
+    logits: Input,
+    labels: Input,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
+) -> jax.Array:
     """The sparsemax loss of each yes-or-no prediction, zero if it is sure enough.
 
         loss = (1 - labels) f(logits) + labels f(-logits)
@@ -74,6 +80,10 @@ def sparsemax_loss(logits: Input, labels: Input) -> jax.Array:
     Args:
         logits: floats, `[...]`.
         labels: no or yes, 0 or 1, that broadcast with them.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, not negative, in the dtype of the floats given.
@@ -100,8 +110,14 @@ def _sparse_plus(x):
     return jnp.square(near + 1) / 4 + jnp.maximum(x - 1, 0)
 
 
-@loss("scores", integers=True)
-def multiclass_sparsemax_loss(scores: Input, labels: Input) -> jax.Array:
+@loss("scores", integers=True, axis=-1)
+def multiclass_sparsemax_loss(
+    scores: Input,
+    labels: Input,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
+) -> jax.Array:
     """The sparsemax loss: zero as soon as the true class leads all others by one.
 
         loss = <p, scores> - |p|^2 / 2 + 1 / 2 - scores[labels],  p = sparsemax(scores)
@@ -113,6 +129,10 @@ def multiclass_sparsemax_loss(scores: Input, labels: Input) -> jax.Array:
         scores: one for each class, `[..., classes]`.
         labels: integers from 0 to `classes - 1`, `[...]`. Negative ones count from the
             end; the loss of others is NaN.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, not negative, in the dtype of the scores, the default one

@@ -11,7 +11,7 @@ from .arithmetic import surprisal, weighted
 __all__ = ["ranking_softmax_loss"]
 
 
-@loss("logits", "labels", "weights")
+@loss("logits", "labels", "weights", where="elements", axis=-1)
 def ranking_softmax_loss(
     logits: Input,
     labels: Input,
