@@ -654,7 +654,7 @@ LOST = [
     (
         lambda a, b: losses.l2_loss(jnp.ones(2, complex)),
         TypeError,
-        r"real, got c64\[2\]",
+        r"real, got complex64\[2\]",
     ),
     (lambda a, b: losses.l2_loss(None), TypeError, "predictions must be .* NoneType"),
     (lambda a, b: losses.softmax_cross_entropy(a, "b"), TypeError, "labels .* got str"),

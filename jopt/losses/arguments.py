@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..numerics import cast, compute_dtype
-from ..settings import Range, check_array, check_integer
+from ..settings import Range, check_array, check_integer, check_real
 from ..tree import spell
 from .arithmetic import masked
 
@@ -129,15 +129,8 @@ def reduce(
 
 def real(where: str, name: str, x: Any) -> jax.Array:
     """The argument as an array of real numbers."""
-    if not isinstance(x, (int, float, np.generic, np.ndarray, jax.Array)):
-        raise TypeError(
-            f"{where}: {name} must be an array or a number, got {type(x).__name__}"
-        )
-    x = jnp.asarray(x)
-    kinds = (jnp.floating, jnp.integer, jnp.bool_)
-    if not any(jnp.issubdtype(x.dtype, kind) for kind in kinds):
-        raise TypeError(f"{where}: {name} must be real, got {spell(x)}")
-    return x
+    check_real(where, name, x)
+    return jnp.asarray(x)
 
 
 def floating_dtype(*arrays: jax.Array) -> np.dtype:

@@ -1,5 +1,7 @@
 """Losses of predicted probabilities, given by their logits."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -295,8 +297,10 @@ def softmax_cross_entropy_with_integer_labels(
         "softmax_cross_entropy_with_integer_labels", labels, "logits", shape
     )
 
+    n = math.prod(logits.shape[i] for i in classes)
+
     def flat(x):
-        return jnp.transpose(x, kept + classes).reshape(*shape, -1)
+        return jnp.transpose(x, kept + classes).reshape(*shape, n)
 
     logits = flat(logits)
     where = None if where is None else flat(where)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ..projections import on_simplex
+from ..settings import check_function
+from ..tree import spell
 from .arguments import Input, Reduction, at_label, class_labels, loss
 from .arithmetic import below_top, weighted, within
 
@@ -44,17 +46,20 @@ def make_fenchel_young_loss(max_fun: Callable[..., Input]) -> Callable:
         Blondel, Martins & Niculae, Learning with Fenchel-Young Losses, JMLR 2020,
         arXiv:1901.02324.
     """
-    if not callable(max_fun):
-        raise TypeError(
-            f"make_fenchel_young_loss: max_fun must be a function, got {max_fun!r}"
-        )
+    check_function("make_fenchel_young_loss", "max_fun", max_fun)
 
     @loss("scores", "targets", axis=-1)
     def fenchel_young_loss(
         scores: Input, targets: Input, *args: Any, **kwargs: Any
     ) -> jax.Array:
         def highest(vector):
-            return jnp.asarray(max_fun(vector, *args, **kwargs), vector.dtype)
+            value = jnp.asarray(max_fun(vector, *args, **kwargs), vector.dtype)
+            if value.ndim:
+                raise ValueError(
+                    "fenchel_young_loss: max_fun must return a scalar, it returned "
+                    f"{spell(value)} for {spell(vector)}"
+                )
+            return value
 
         product = jnp.sum(weighted(targets, scores), -1)
         return jnp.vectorize(highest, signature="(n)->()")(scores) - product

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ..settings import NOT_NEGATIVE, POSITIVE
+from ..settings import NOT_NEGATIVE, POSITIVE, check_number
 from ..tree import spell
 from .arguments import Input, Reduction, loss, real
 from .arithmetic import log_total, masked, power
@@ -108,6 +108,7 @@ def triplet_margin_loss(
         Recognition and Clustering, CVPR 2015, arXiv:1503.03832.
     """
 
+    check_number("triplet_margin_loss", "norm_degree", norm_degree, POSITIVE)
     n = norm_degree
     if not isinstance(n, (int, float)):  # a static degree compiles to products
         n = jnp.asarray(n, anchors.dtype)
