@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from .numerics import compute_dtype
+from .settings import check_real
 
 __all__ = ["base_hungarian_algorithm", "hungarian_algorithm"]
 
@@ -42,15 +44,14 @@ def hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[jax.Array, jax.Array]:
         Crouse, On implementing 2D rectangular assignment algorithms, IEEE Transactions
         on Aerospace and Electronic Systems, 2016, doi:10.1109/TAES.2016.140952.
     """
+    if isinstance(cost_matrix, (list, tuple)):
+        cost_matrix = np.asarray(cost_matrix)
+    check_real("hungarian_algorithm", "cost_matrix", cost_matrix)
     cost = jnp.asarray(cost_matrix)
     if cost.ndim != 2:
         raise ValueError(
             "hungarian_algorithm: cost_matrix must be a matrix, got an array of shape "
             f"{cost.shape}; use jax.vmap for several"
-        )
-    if jnp.issubdtype(cost.dtype, jnp.complexfloating):
-        raise TypeError(
-            f"hungarian_algorithm: cost_matrix must be real, got {cost.dtype}"
         )
     if not jnp.issubdtype(cost.dtype, jnp.floating):
         cost = cost.astype(float)

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import tree
 from .numerics import norm
-from .settings import check_integer
+from .settings import NOT_NEGATIVE, check_integer, check_number, check_real
 
 __all__ = ["matrix_inverse_pth_root", "orthogonalize", "power_iteration"]
 
@@ -67,12 +68,33 @@ def orthogonalize(
             f"orthogonalize: preconditioning must be one of {PRECONDITIONINGS}, "
             f"got {preconditioning!r}"
         )
+    x = _matrix("orthogonalize", "x", x)
+    check_number("orthogonalize", "eps", eps, NOT_NEGATIVE)
+    for row in coefficients:
+        if np.shape(row) != (3,):
+            raise ValueError(
+                "orthogonalize: coefficients must be triples (a, b, c), one for each "
+                f"step, got {row!r}"
+            )
     if not x.size:
         return x
     if jnp.iscomplexobj(x):  # real factors of complex arrays are right, strict or not
         with jax.numpy_dtype_promotion("standard"):
             return _orthogonalize(x, coefficients, preconditioning, eps)
     return _orthogonalize(x, coefficients, preconditioning, eps)
+
+
+def _matrix(where: str, name: str, x: Any, square: bool = False) -> jax.Array:
+    """The argument as matrices of floats, or as one that is square."""
+    check_real(where, name, x, complexes=True)
+    x = jnp.asarray(x)
+    if square and (x.ndim != 2 or x.shape[0] != x.shape[1]):
+        raise ValueError(f"{where}: {name} must be square, got shape {x.shape}")
+    if x.ndim < 2:
+        raise ValueError(f"{where}: {name} must be [..., m, n], got shape {x.shape}")
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise TypeError(f"{where}: {name} must be of floats, got {x.dtype}")
+    return x
 
 
 def _orthogonalize(x, coefficients, preconditioning: str, eps: float) -> jax.Array:
@@ -142,6 +164,8 @@ def power_iteration(
     Reference:
         Golub & Van Loan, Matrix Computations, 4th ed., 2013, section 7.3.1.
     """
+    check_number("power_iteration", "num_iters", num_iters, NOT_NEGATIVE)
+    check_number("power_iteration", "error_tolerance", error_tolerance, NOT_NEGATIVE)
     apply: Any = matrix
     if callable(matrix):
         if v0 is None:
@@ -149,15 +173,16 @@ def power_iteration(
                 "power_iteration: v0 is missing, which a function needs to start from"
             )
     else:
-        matrix = jnp.asarray(matrix)
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise ValueError(
-                f"power_iteration: matrix must be square, got shape {matrix.shape}"
-            )
+        matrix = _matrix("power_iteration", "matrix", matrix, square=True)
         if v0 is None:
             key = jax.random.key(0) if key is None else key
             n, real = len(matrix), matrix.real.dtype
             v0 = jax.random.uniform(key, (n,), real, -1, 1).astype(matrix.dtype)
+        if np.shape(v0) != matrix.shape[:1]:
+            raise ValueError(
+                f"power_iteration: v0 must be a vector of {len(matrix)}, as matrix is "
+                f"{matrix.shape}, got shape {np.shape(v0)}"
+            )
 
         apply = functools.partial(jnp.matmul, matrix, precision=precision)
 
@@ -233,11 +258,11 @@ def matrix_inverse_pth_root(
         Order Optimization for Deep Learning, 2020, arXiv:2002.09018, for the ridge.
     """
     check_integer("matrix_inverse_pth_root", "p", p)
-    matrix = jnp.asarray(matrix)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(
-            f"matrix_inverse_pth_root: matrix must be square, got shape {matrix.shape}"
-        )
+    name = "matrix_inverse_pth_root"
+    matrix = _matrix(name, "matrix", matrix, square=True)
+    check_number(name, "num_iters", num_iters, NOT_NEGATIVE)
+    check_number(name, "ridge_epsilon", ridge_epsilon, NOT_NEGATIVE)
+    check_number(name, "error_tolerance", error_tolerance, NOT_NEGATIVE)
     eye = jnp.eye(len(matrix), dtype=matrix.dtype)
     largest, _ = power_iteration(matrix, precision=precision)
     matrix = matrix + ridge_epsilon * jnp.maximum(largest, 1e-6) * eye

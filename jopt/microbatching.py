@@ -7,19 +7,20 @@ each microbatch on every device. The parts are read where they lie, without a co
 
 import enum
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.extend.core import jaxpr_as_fun
 from jax.tree_util import keystr
 
 from .base import ArrayTree
 from .numerics import cast, compute_dtype
-from .settings import check_integer
+from .settings import check_function, check_integer
 
 __all__ = [
     "AccumulationType",
@@ -123,6 +124,7 @@ def microbatch(
         >>> jopt.microbatch(fun, 0, 2, (types.CONCAT, types.SUM))(jnp.arange(4))
         (Array([1, 2, 3, 4], dtype=int32), Array(18, dtype=int32))
     """
+    check_function("microbatch", "fun", fun)
     _check_accumulator("microbatch", accumulator)
     keys = (*_sequence(argnums), *_sequence(argnames))
     axes = _sequence(in_axes) * (len(keys) if isinstance(in_axes, int) else 1)
@@ -218,6 +220,7 @@ def micro_vmap(
             f"micro_vmap: out_axes must be 0, got {out_axes!r}; move the axis of the "
             "result with jnp.moveaxis"
         )
+    check_function("micro_vmap", "fun", fun)
     _check_accumulator("micro_vmap", accumulator)
 
     @functools.wraps(fun)
@@ -298,6 +301,7 @@ def micro_grad(
         Roulet & Agarwala, Per-example gradients: a new frontier for understanding and
         improving optimizers, 2025, arXiv:2510.00236.
     """
+    check_function("micro_grad", "fun", fun)
     _check_accumulator("micro_grad", accumulator)
     batched = _sequence(batch_argnums)
     value_and_grad = jax.value_and_grad(fun, argnums, has_aux=has_aux)
@@ -365,7 +369,8 @@ def reshape_batch_axis(tree: ArrayTree, microbatch_size: int, axis: int = 0) -> 
 
 
 def _sequence(x: Any) -> tuple:
-    return (x,) if isinstance(x, (int, str)) else tuple(x)
+    one = isinstance(x, str) or not isinstance(x, Iterable)
+    return (x,) if one else tuple(x)
 
 
 def _from_left(keys: tuple, num_args: int) -> list:
@@ -390,7 +395,10 @@ def _count(where: str, given: dict, axis_of: dict, size: int) -> int:
 
 
 def _rows(where: str, name: str, x: Any, axis: int, size: int) -> int:
-    shape = jnp.shape(x)
+    if not isinstance(x, (int, float, np.generic, np.ndarray, jax.Array)):
+        raise TypeError(f"{where}: {name} must be an array, got {type(x).__name__}")
+    check_integer(where, "axis", axis, low=None)
+    shape = np.shape(x)
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"{where}: {name} of shape {shape} has no batch axis {axis}")
     if shape[axis] == 0 or shape[axis] % size:
@@ -413,12 +421,14 @@ def _part(i: jax.Array, axis: int, size: int, x: jax.Array) -> jax.Array:
     return jax.lax.dynamic_index_in_dim(x, i, axis_of_num, keepdims=False)
 
 
-def _steps(where: str, steps: int | jax.Array | None, num: int) -> int | jax.Array:
+def _steps(where: str, steps: Any, num: int) -> Any:
     if steps is None:
         return num
     if isinstance(steps, Tracer):
         return jnp.clip(steps, 0, num)
-    steps = int(steps)
+    if isinstance(steps, (np.ndarray, jax.Array)) and not steps.ndim:
+        steps = steps.item()
+    check_integer(where, "num_real_microbatches", steps, low=None)
     if not 0 <= steps <= num:
         raise ValueError(
             f"{where}: num_real_microbatches must be from 0 to {num}, the number of "

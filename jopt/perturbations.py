@@ -10,9 +10,10 @@ from jax.lax import stop_gradient
 from jax.tree_util import keystr
 from jax.typing import ArrayLike, DTypeLike
 
+from .arguments import check_bool
 from .base import ArrayTree
 from .numerics import cast, compute_dtype
-from .settings import POSITIVE, check_integer, check_number
+from .settings import POSITIVE, check_function, check_integer, check_number, check_real
 
 __all__ = ["Gumbel", "Normal", "make_perturbed_fun"]
 
@@ -118,9 +119,12 @@ def make_perturbed_fun(
         arXiv:2002.08676; derivatives of any order: Foerster et al., DiCE, ICML 2018,
         arXiv:1802.05098.
     """
+    check_function("make_perturbed_fun", "fun", fun)
+    check_bool("make_perturbed_fun: use_baseline", use_baseline)
     check_integer("make_perturbed_fun", "num_samples", num_samples)
     check_number("make_perturbed_fun", "sigma", sigma, POSITIVE)
-    if not all(hasattr(noise, method) for method in ("sample", "log_prob")):
+    has_methods = all(hasattr(noise, method) for method in ("sample", "log_prob"))
+    if isinstance(noise, type) or not has_methods:
         raise TypeError(
             "make_perturbed_fun: noise must have the methods sample and log_prob, such "
             f"as Gumbel(), got {noise!r}"
@@ -164,6 +168,7 @@ def _weighted(weight: jax.Array, f: ArrayLike, base: ArrayLike) -> jax.Array:
 
 
 def _floating(path: tuple, leaf: Any) -> jax.Array:
+    check_real("make_perturbed_fun", f"x{keystr(path)}", leaf)
     leaf = jnp.asarray(leaf)
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         raise TypeError(

@@ -15,7 +15,14 @@ from jax.typing import ArrayLike
 
 from . import tree as trees
 from .numerics import cast, compute_dtype
-from .settings import NOT_NEGATIVE, check_number
+from .settings import (
+    ANY,
+    NOT_NEGATIVE,
+    Range,
+    check_array,
+    check_number,
+    check_real,
+)
 from .tree import explain, keystr, spell
 
 __all__ = [
@@ -136,10 +143,11 @@ def projection_linf_ball(tree: Any, scale: ArrayLike = 1) -> Any:
 
 def _clip(where: str, tree: Any, **bounds: Any) -> Any:
     """Each leaf between two bounds, a lower and an upper one in this order."""
-    _check_real(where, tree)
+    _check_leaves(where, "tree", tree)
     structure = jax.tree.structure(tree)
     columns = []
     for name, bound in bounds.items():
+        _check_leaves(where, name, bound, _SCALE if name == "scale" else ANY)
         if bound is None or jax.tree.structure(bound) == _LEAF:
             columns.append([bound] * structure.num_leaves)
         elif jax.tree.structure(bound) == structure:
@@ -154,6 +162,7 @@ def _clip(where: str, tree: Any, **bounds: Any) -> Any:
 
 
 _LEAF = jax.tree.structure(0)
+_SCALE = Range(0, finite=False)
 
 
 def _clip_leaf(where: str, path: tuple, x: Any, bounds: dict[str, Any]) -> jax.Array:
@@ -207,7 +216,7 @@ def projection_simplex(tree: Any, scale: ArrayLike = 1) -> Any:
         for Learning in High Dimensions, ICML 2008.
     """
     check_number("projection_simplex", "scale", scale, NOT_NEGATIVE)
-    _check_real("projection_simplex", tree)
+    _check_leaves("projection_simplex", "tree", tree)
     return _as_vector(lambda x: on_simplex(x, scale), tree)
 
 
@@ -234,6 +243,7 @@ def projection_l1_ball(tree: Any, scale: ArrayLike = 1) -> Any:
         for Learning in High Dimensions, ICML 2008.
     """
     check_number("projection_l1_ball", "scale", scale, NOT_NEGATIVE)
+    _check_leaves("projection_l1_ball", "tree", tree, complexes=True)
 
     def project(x):
         inside = jnp.sum(jnp.abs(x)) <= scale
@@ -265,6 +275,7 @@ def projection_l1_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
         for Learning in High Dimensions, ICML 2008.
     """
     check_number("projection_l1_sphere", "scale", scale, NOT_NEGATIVE)
+    _check_leaves("projection_l1_sphere", "tree", tree, complexes=True)
     return _as_vector(lambda x: _on_l1_sphere(x, scale), tree)
 
 
@@ -314,6 +325,7 @@ def projection_l2_ball(tree: Any, scale: ArrayLike = 1) -> Any:
         Parikh & Boyd, Proximal Algorithms, 2014, section 6.5.1.
     """
     check_number("projection_l2_ball", "scale", scale, NOT_NEGATIVE)
+    _check_leaves("projection_l2_ball", "tree", tree, complexes=True)
     norm = trees.norm(tree)
     scale = jnp.asarray(scale, norm.dtype)
     outside = norm > scale
@@ -347,6 +359,7 @@ def projection_l2_sphere(tree: Any, scale: ArrayLike = 1) -> Any:
         Parikh & Boyd, Proximal Algorithms, 2014, section 6.5.1.
     """
     check_number("projection_l2_sphere", "scale", scale, NOT_NEGATIVE)
+    _check_leaves("projection_l2_sphere", "tree", tree, complexes=True)
     norm = trees.norm(tree)
     scale = jnp.asarray(scale, norm.dtype)
     zero = norm == 0
@@ -418,7 +431,7 @@ def projection_halfspace(x: Any, a: Any, b: ArrayLike) -> Any:
     Reference:
         Parikh & Boyd, Proximal Algorithms, 2014, section 6.2.3.
     """
-    _check_real("projection_halfspace", x)
+    _check_leaves("projection_halfspace", "x", x)
     unit, along, b = _line("projection_halfspace", x, a, b)
     return _subtract(x, jnp.maximum(along - b, 0), unit)
 
@@ -455,8 +468,10 @@ def _line(where: str, x: Any, a: Any, b: ArrayLike = 0) -> tuple[Any, Any, Any]:
     """`a`, the inner product of `x` with it and `b`, all over the norm of `a`."""
     if jax.tree.structure(a) != jax.tree.structure(x):
         raise ValueError(f"{where}: {explain('a', a, 'x', x)}")
-    if np.shape(b) != ():
-        raise ValueError(f"{where}: b must be a scalar, got {spell(b)}")
+    check_number(where, "b", b, ANY)
+    _check_leaves(where, "x", x, complexes=True)
+    complexes = any(map(jnp.iscomplexobj, jax.tree.leaves(x)))
+    _check_leaves(where, "a", a, complexes=complexes)
     leaves = jax.tree_util.tree_leaves_with_path(x)
     for (path, leaf), like in zip(leaves, jax.tree.leaves(a)):
         if np.shape(leaf) != np.shape(like):
@@ -478,10 +493,14 @@ def _subtract(x: Any, step: jax.Array, unit: Any) -> Any:
 # ------------------------------------------------------------------------------- trees
 
 
-def _check_real(where: str, tree: Any) -> None:
+def _check_leaves(
+    where: str, name: str, tree: Any, allowed: Range | None = None, **kw: bool
+) -> None:
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        if jnp.issubdtype(jax.dtypes.result_type(x), jnp.complexfloating):
-            raise TypeError(f"{where}: {keystr(path)} must be real, got {spell(x)}")
+        at = f"{name} at {keystr(path)}" if path else name
+        check_real(where, at, x, **kw)
+        if allowed is not None:
+            check_array(where, at, x, allowed)
 
 
 def _inexact(x: ArrayLike) -> jax.Array:

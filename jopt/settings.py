@@ -29,6 +29,8 @@ __all__ = []
 class Range(NamedTuple):
     """The numbers that an argument may be: `low <= x <= high`, strict where open.
 
+    NaN is in none, infinity only in one that is not `finite`.
+
     With `per_leaf` a tree of such numbers and of schedules, or a mapping from path
     patterns to them; with `kinds` weight decay of another kind too.
     """
@@ -39,15 +41,16 @@ class Range(NamedTuple):
     open_high: bool = False
     per_leaf: bool = False
     kinds: bool = False
+    finite: bool = True
 
     def __contains__(self, x: float) -> bool:
         above = x > self.low if self.open_low else x >= self.low
         below = x < self.high if self.open_high else x <= self.high
-        return above and below and math.isfinite(x)
+        return above and below and (math.isfinite(x) or not self.finite)
 
     def __str__(self) -> str:
         if self.low == -math.inf and self.high == math.inf:
-            return "a finite number"
+            return "a finite number" if self.finite else "a number"
         if self.high == math.inf:
             above = f"more than {self.low:g}" if self.low else "positive"
             return above if self.open_low else f"at least {self.low:g}"
@@ -56,6 +59,7 @@ class Range(NamedTuple):
 
 
 FINITE = Range()
+ANY = Range(finite=False)
 NOT_NEGATIVE = Range(0)
 POSITIVE = Range(0, open_low=True)
 DECAY = Range(0, 1, open_high=True)  # a weight on the past; at one nothing is learned
@@ -107,6 +111,37 @@ def check_number(where: str, name: str, value: Any, allowed: Range) -> None:
         return
     if float(value) not in allowed:
         raise ValueError(f"{where}: {name} must be {allowed}, got {value}")
+
+
+def check_real(where: str, name: str, value: Any, complexes: bool = False) -> None:
+    """Refuse what is neither an array of real numbers, or complex ones, nor one."""
+    scalars = (int, float, complex) if complexes else (int, float)
+    if not isinstance(value, (*scalars, np.generic, np.ndarray, jax.Array)):
+        raise TypeError(
+            f"{where}: {name} must be an array or a number, got {type(value).__name__}"
+        )
+    dtype = getattr(value, "dtype", np.dtype(type(value)))
+    kinds = (jnp.inexact if complexes else jnp.floating, jnp.integer, jnp.bool_)
+    if not any(jnp.issubdtype(dtype, kind) for kind in kinds):
+        wanted = "numbers" if complexes else "real"
+        raise TypeError(
+            f"{where}: {name} must be {wanted}, got {dtype}{[*np.shape(value)]}"
+        )
+
+
+def check_function(where: str, name: str, value: Any) -> None:
+    if not callable(value):
+        raise TypeError(f"{where}: {name} must be a function, got {value!r:.40}")
+
+
+def check_array(where: str, name: str, value: Any, allowed: Range) -> None:
+    """Refuse an array with a number outside the range, if its values are known."""
+    if isinstance(value, Tracer) or not _on_hand(value) or not np.size(value):
+        return
+    value = np.asarray(value)  # so that the least is found, and not traced
+    for x in (value.min(), value.max()):
+        if float(x) not in allowed:
+            raise ValueError(f"{where}: {name} must be {allowed}, got {x}")
 
 
 def check_numbers(where: str, name: str, value: Any, allowed: Range) -> None:

@@ -542,25 +542,215 @@ CALLS = {
     "apply of integers": (lambda: jopt.apply_updates(S, jnp.int32(1)), "i32[]"),
     "apply of a string": (lambda: jopt.apply_updates(P, at("s", "1")), "['s']"),
     "apply to a function": (lambda: jopt.apply_updates(jnp.sin, G), "params"),
-    # losses, projections and other functions
-    "loss of two shapes": (lambda: jopt.losses.l2_loss(W, B), "targets"),
-    "labels of floats": (
-        lambda: jopt.losses.softmax_cross_entropy_with_integer_labels(W, W[:, 0]),
-        "labels",
-    ),
-    "ball of negative radius": (
-        lambda: jopt.projections.projection_l2_ball(B, -1.0),
-        "scale",
-    ),
-    "simplex of a string": (
-        lambda: jopt.projections.projection_simplex(B, "1"),
-        "scale",
-    ),
 }
 
 
 @table(CALLS)
 def test_bad_calls(row):
+    call, words = row
+    raises([words], call)
+    raises([words], lambda: jax.eval_shape(lambda _: call() and None, 0.0))
+
+
+# ------------------------------------------------- losses, projections, linear algebra
+
+L, TO, MICRO = jopt.losses, jopt.projections, jopt.microbatching
+CLASSES = jnp.zeros(4, int)  # of the rows of W
+INTEGERS = jnp.arange(3)
+EYE = jnp.eye(3)
+FRAMES = jnp.ones((1, 2, 3)), jnp.zeros((1, 2)), jnp.ones((1, 1), int)
+CTC = (*FRAMES, jnp.zeros((1, 1)))
+perturbed = jopt.perturbations.make_perturbed_fun
+assigned = jopt.assignment.hungarian_algorithm
+integer_labels = L.softmax_cross_entropy_with_integer_labels
+inverse_root = jopt.matrix_inverse_pth_root
+
+
+def micro(*args, **kwargs):
+    return MICRO.microbatch(jnp.sum, *args, **kwargs)
+
+
+FUNCTIONS = {
+    # shapes
+    "loss of two shapes": (lambda: L.l2_loss(W, B), "targets is f32[3], predictions"),
+    "loss of a column": (lambda: L.huber_loss(W, W[:, :2]), "f32[4, 2]"),
+    "loss of a stretched row": (lambda: L.log_cosh(B, B[:, None]), "must not stretch"),
+    "loss of a wrong batch": (lambda: L.hinge_loss(W, W[:2]), "targets is f32[2, 3]"),
+    "classes for one-hot": (lambda: L.softmax_cross_entropy(W, CLASSES), "labels is"),
+    "one-hot for classes": (lambda: integer_labels(W, W.astype(int)), "i32[4, 3]"),
+    "labels of another batch": (
+        lambda: L.multiclass_hinge_loss(W, INTEGERS),
+        "labels are i32[3]",
+    ),
+    "one score without classes": (lambda: L.multiclass_hinge_loss(S, 0), "scores"),
+    "one logit without classes": (lambda: L.safe_softmax_cross_entropy(S, S), "f32[]"),
+    "regions of two shapes": (lambda: L.binary_dice_loss(W, B), "targets is"),
+    "weights of classes": (lambda: L.dice_loss(W, W, class_weights=B[:2]), "(3,)"),
+    "embeddings of one": (lambda: L.ntxent(B, INTEGERS), "[batch, dim]"),
+    "frames of one": (lambda: L.ctc_loss(W, *CTC[1:]), "logits must be"),
+    "no such axis": (lambda: L.kl_divergence(W, W, axis=2), "kl_divergence: axis 2"),
+    "an axis of a string": (lambda: L.kl_divergence(W, W, axis="0"), "axis must be"),
+    "an axis of a float": (lambda: L.cosine_distance(W, W, axis=1.0), "axis must be"),
+    "an axis twice": (lambda: L.kl_divergence(W, W, axis=(0, -2)), "twice"),
+    # dtypes
+    "labels of floats": (lambda: integer_labels(W, W[:, 0]), "labels"),
+    "labels of booleans": (lambda: integer_labels(W, W[:, 0] > 0), "labels"),
+    "predictions of integers": (lambda: L.l2_loss(INTEGERS), "predictions"),
+    "logits of integers": (lambda: L.sparsemax_loss(INTEGERS, B), "logits"),
+    "predictions of None": (lambda: L.squared_error(None, B), "predictions"),
+    "predictions of a list": (lambda: L.squared_error([1.0, 2.0]), "got list"),
+    "predictions in a tree": (lambda: L.l2_loss(P, P), "got dict"),
+    "predictions of a key": (lambda: L.l2_loss(jax.random.key(0)), "predictions"),
+    "complex errors": (lambda: L.log_cosh(COMPLEX), "complex64[3]"),
+    "targets of a string": (lambda: L.l2_loss(B, "b"), "targets"),
+    "frames of None": (lambda: L.ctc_loss(None, None, None, None), "logits"),
+    # settings
+    "delta negative": (lambda: L.huber_loss(B, delta=-1.0), "delta must be at least 0"),
+    "delta NaN": (lambda: L.huber_loss(B, delta=NAN), "delta"),
+    "delta infinite": (lambda: L.huber_loss(B, delta=INF), "delta"),
+    "delta of None": (lambda: L.huber_loss(B, delta=None), "delta"),
+    "one delta negative": (lambda: L.huber_loss(B, delta=np.array([1, -1, 1])), "-1"),
+    "alpha over one": (lambda: L.sigmoid_focal_loss(B, B, alpha=1.5), "alpha"),
+    "gamma negative": (lambda: L.sigmoid_focal_loss(B, B, gamma=-1.0), "gamma"),
+    "smoothing over one": (lambda: L.smooth_labels(B, 2.0), "alpha must be in [0, 1]"),
+    "smoothing below zero": (lambda: L.smooth_labels(B, -0.1), "alpha"),
+    "smoothing of a string": (lambda: L.smooth_labels(B, "0.1"), "alpha"),
+    "a poly loss of NaN": (lambda: L.poly_loss_cross_entropy(B, B, epsilon=NAN), "eps"),
+    "epsilon negative": (lambda: L.cosine_similarity(B, B, epsilon=-1.0), "epsilon"),
+    "margin negative": (lambda: L.triplet_margin_loss(B, B, B, margin=-1.0), "margin"),
+    "norm of degree zero": (
+        lambda: L.triplet_margin_loss(B, B, B, norm_degree=0),
+        "norm_degree must be positive",
+    ),
+    "norm of a string's degree": (
+        lambda: L.triplet_margin_loss(B, B, B, norm_degree="2"),
+        "norm_degree",
+    ),
+    "temperature of zero": (lambda: L.ntxent(W, CLASSES, 0.0), "temperature"),
+    "smooth negative": (lambda: L.dice_loss(W, W, smooth=-1.0), "smooth"),
+    "false negatives' weight": (lambda: L.dice_loss(W, W, beta=-0.5), "beta"),
+    "a positive logarithm": (lambda: L.ctc_loss(*CTC, log_epsilon=1.0), "log_epsilon"),
+    "a blank of a string": (lambda: L.ctc_loss(*CTC, blank_id="0"), "blank_id"),
+    "a blank of no class": (lambda: L.ctc_loss(*CTC, blank_id=3), "blank_id"),
+    "lists reduced by a word": (
+        lambda: L.ranking_softmax_loss(B, B, reduce_fn="mean"),
+        "reduce_fn must be a function",
+    ),
+    "a maximum of no function": (lambda: L.make_fenchel_young_loss(3), "max_fun"),
+    "a maximum of a vector": (
+        lambda: L.make_fenchel_young_loss(lambda x: x)(B, B),
+        "max_fun must return a scalar",
+    ),
+    # reductions and masks
+    "reduction unknown": (lambda: L.l2_loss(B, reduction="max"), "'mean' or 'sum'"),
+    "reduction of optax's dice": (lambda: L.l2_loss(B, reduction="none"), "reduction"),
+    "reduction by a function": (lambda: L.l2_loss(B, reduction=jnp.mean), "reduction"),
+    "reduction of a boolean": (lambda: L.log_cosh(B, reduction=True), "reduction"),
+    "reduction of an array": (lambda: L.kl_divergence(B, B, reduction=B), "reduction"),
+    "reduction of dice": (lambda: L.dice_loss(W, W, reduction="max"), "reduction"),
+    "a mask of floats": (lambda: L.l2_loss(W, where=W), "where must be of booleans"),
+    "a mask of a string": (lambda: L.l2_loss(W, where="all"), "where"),
+    "a mask of another shape": (
+        lambda: L.l2_loss(W, where=B[:2] > 0),
+        "where is bool[2], which does not broadcast to the shape (4, 3) of the losses",
+    ),
+    "a mask of classes": (
+        lambda: L.multiclass_hinge_loss(W, CLASSES, where=W > 0),
+        "the shape (4,) of the losses",
+    ),
+    # projections
+    "ball of negative radius": (lambda: TO.projection_l2_ball(B, -1.0), "scale"),
+    "ball of radius NaN": (lambda: TO.projection_l1_ball(B, NAN), "scale"),
+    "ball of many radii": (lambda: TO.projection_linf_ball(B, B), "scale"),
+    "sphere of no radius": (lambda: TO.projection_l1_sphere(B, None), "scale"),
+    "simplex of a string": (lambda: TO.projection_simplex(B, "1"), "scale"),
+    "simplex of complex": (lambda: TO.projection_simplex(COMPLEX), "tree must be real"),
+    "cube of negative scale": (lambda: TO.projection_hypercube(P, -1.0), "scale"),
+    "cube of one negative scale": (
+        lambda: TO.projection_hypercube(P, at("enc/b", -1.0)),
+        "scale at ['enc']['b'] must be at least 0",
+    ),
+    "box of strings": (lambda: TO.projection_box(B, "0", "1"), "lower"),
+    "box of NaN": (lambda: TO.projection_box(B, 0.0, NAN), "upper"),
+    "box of another tree": (lambda: TO.projection_box(P, {"w": 0.0}, 1.0), "lower"),
+    "box of another shape": (lambda: TO.projection_box(B, B[:2], 1.0), "f32[2]"),
+    "a string in a tree": (lambda: TO.projection_l2_ball(at("s", "1")), "['s'] must"),
+    "a function in a tree": (lambda: TO.projection_non_negative([B, max]), "[1] must"),
+    "a key in a tree": (lambda: TO.projection_l2_sphere([jax.random.key(0)]), "tree"),
+    "plane of another shape": (
+        lambda: TO.projection_hyperplane(B, W, 1.0),
+        "f32[4, 3]",
+    ),
+    "plane of another tree": (lambda: TO.projection_hyperplane(P, OTHER, 1.0), "['q']"),
+    "plane at a string": (lambda: TO.projection_hyperplane(B, B, "1"), "b must be"),
+    "plane at NaN": (lambda: TO.projection_hyperplane(B, B, NAN), "b must be"),
+    "a complex side": (lambda: TO.projection_halfspace(B, COMPLEX, 1.0), "a must be"),
+    "line of another shape": (lambda: TO.projection_vector(B, W), "f32[4, 3]"),
+    # linear algebra
+    "orthogonal vector": (lambda: jopt.orthogonalize(B), "[..., m, n]"),
+    "orthogonal integers": (lambda: jopt.orthogonalize(W.astype(int)), "of floats"),
+    "orthogonal string": (lambda: jopt.orthogonalize("w"), "orthogonalize: x must"),
+    "no triples": (lambda: jopt.orthogonalize(W, (1.0, 2.0, 3.0)), "coefficients"),
+    "eps of a matrix": (lambda: jopt.orthogonalize(W, eps=-1.0), "eps"),
+    "unknown scale": (lambda: jopt.orthogonalize(W, preconditioning="l2"), "one of"),
+    "eigenvalue of no square": (lambda: jopt.power_iteration(W), "square"),
+    "eigenvalue of None": (lambda: jopt.power_iteration(None), "matrix"),
+    "eigenvalue from elsewhere": (lambda: jopt.power_iteration(EYE, v0=B[:2]), "v0"),
+    "less than no steps": (lambda: jopt.power_iteration(EYE, num_iters=-1), "num_iter"),
+    "tolerance negative": (
+        lambda: jopt.power_iteration(EYE, error_tolerance=-1.0),
+        "error_tolerance",
+    ),
+    "root of no square": (lambda: inverse_root(W, 2), "square"),
+    "root of integers": (lambda: inverse_root(EYE.astype(int), 2), "of floats"),
+    "root of degree zero": (lambda: inverse_root(EYE, 0), "p must"),
+    "root of a fraction": (lambda: inverse_root(EYE, 2.5), "p must"),
+    "ridge negative": (lambda: inverse_root(EYE, 2, ridge_epsilon=-1.0), "ridge_eps"),
+    "costs of a vector": (lambda: assigned(B), "cost_matrix"),
+    "costs of complex": (lambda: assigned(COMPLEX[None]), "cost_matrix"),
+    "costs of a string": (lambda: assigned("w"), "cost_matrix"),
+    "costs of None": (lambda: assigned(None), "cost_matrix"),
+    # microbatches and perturbations
+    "rows that do not divide": (
+        lambda: micro(0, 3)(W),
+        "multiple of microbatch_size=3",
+    ),
+    "no rows in a part": (lambda: micro(0, 0), "microbatch_size"),
+    "half a row in a part": (lambda: micro(0, 0.5), "microbatch_size"),
+    "parts of no function": (lambda: MICRO.microbatch(3, 0, 2), "fun must be"),
+    "parts of no argument": (lambda: micro(5, 2)(W), "argument 5 must be given"),
+    "parts of no axis": (lambda: micro(0, 2, in_axes=2)(W), "no batch axis 2"),
+    "parts of a fractional axis": (lambda: micro(0, 2, in_axes=0.5), "in_axes"),
+    "parts of a scalar": (lambda: micro(0, 2)(S), "no batch axis"),
+    "parts of a string": (lambda: micro(0, 2)("w"), "argument 0 must be an array"),
+    "parts added by a word": (lambda: micro(0, 2, "sum"), "accumulator"),
+    "more parts than are": (
+        lambda: micro(0, 2, num_real_microbatches=3)(W),
+        "num_real_microbatches must be from 0 to 2",
+    ),
+    "half a part": (
+        lambda: micro(0, 2, num_real_microbatches=0.5)(W),
+        "num_real_microbatches must be an integer",
+    ),
+    "maps of no function": (lambda: MICRO.micro_vmap(3), "fun must be"),
+    "gradients of no function": (lambda: MICRO.micro_grad(3), "fun must be"),
+    "rows reshaped unevenly": (lambda: MICRO.reshape_batch_axis(W, 3), "multiple"),
+    "rows along a fraction": (lambda: MICRO.reshape_batch_axis(W, 2, 0.5), "axis"),
+    "no samples": (lambda: perturbed(jnp.sum, 0), "num_samples"),
+    "no noise": (lambda: perturbed(jnp.sum, 2, 0.0), "sigma"),
+    "noise of a string": (lambda: perturbed(jnp.sum, 2, noise="normal"), "noise"),
+    "noise of a class": (
+        lambda: perturbed(jnp.sum, 2, noise=jopt.perturbations.Normal),
+        "noise",
+    ),
+    "noise on no function": (lambda: perturbed(3), "fun must be"),
+    "noise on integers": (lambda: perturbed(jnp.sum)(jax.random.key(0), INTEGERS), "x"),
+    "a baseline of a word": (lambda: perturbed(jnp.sum, use_baseline="no"), "baseline"),
+}
+
+
+@table(FUNCTIONS)
+def test_bad_arguments_of_functions(row):
     call, words = row
     raises([words], call)
     raises([words], lambda: jax.eval_shape(lambda _: call() and None, 0.0))
@@ -735,6 +925,62 @@ ODD_CALLS = {
 @table({name: (call,) for name, call in ODD_CALLS.items()})
 def test_odd_calls_work(row):
     jax.eval_shape(lambda _: row[0]() and None, 0.0)
+
+
+NONE = jnp.ones((0, 3))
+
+ODD_FUNCTIONS = {
+    "an empty batch": lambda: L.l2_loss(NONE, NONE, reduction="mean"),
+    "an empty batch of classes": lambda: integer_labels(NONE, jnp.zeros(0, int)),
+    "an empty batch of scores": lambda: L.multiclass_hinge_loss(NONE, CLASSES[:0]),
+    "a loss of numbers": lambda: L.huber_loss(1.0, 2, delta=1),
+    "a loss of NumPy": lambda: L.log_cosh(X64, X64, where=X64 > 0, reduction="sum"),
+    "a loss in 16 bits": lambda: L.l2_loss(B.astype(jnp.bfloat16), B),
+    "labels in 8 bits": lambda: integer_labels(W, CLASSES.astype(jnp.uint8)),
+    "labels of booleans": lambda: L.sigmoid_binary_cross_entropy(B, B > 0),
+    "scores of integers": lambda: L.perceptron_loss(INTEGERS, INTEGERS),
+    "infinite logits": lambda: L.softmax_cross_entropy(
+        W.at[0].set(-INF), W, where=W > 0
+    ),
+    "one mask for all": lambda: L.l2_loss(W, where=True, reduction="mean"),
+    "a mask of a row": lambda: L.l2_loss(W, where=B > 0),
+    "an axis of NumPy": lambda: L.kl_divergence(W, W, axis=np.int64(0)),
+    "a list of axes": lambda: L.kl_divergence(W, W, axis=[0, -1]),
+    "no delta at all": lambda: L.huber_loss(B, delta=0),
+    "no margin": lambda: L.triplet_margin_loss(B, B, -B, margin=0),
+    "no smoothing": lambda: L.smooth_labels(INTEGERS, 0),
+    "all smoothing": lambda: L.smooth_labels(B, np.float64(1)),
+    "a poly loss below -1": lambda: L.poly_loss_cross_entropy(B, B, epsilon=-2),
+    "a ball of radius zero": lambda: TO.projection_l2_ball(P, 0),
+    "a ball of integers": lambda: TO.projection_l1_ball(INTEGERS),
+    "an endless cube": lambda: TO.projection_hypercube(P, INF),
+    "half a box": lambda: TO.projection_box(B, None, INF),
+    "a box that is crossed": lambda: TO.projection_box(B, 1.0, 0.0),
+    "an empty tree": lambda: TO.projection_simplex({}),
+    "a tree of numbers": lambda: TO.projection_simplex([1.0, 2, np.float32(3)]),
+    "a complex ball": lambda: TO.projection_l2_ball(COMPLEX),
+    "all of space": lambda: TO.projection_halfspace(B, B, INF),
+    "many matrices": lambda: jopt.orthogonalize(jnp.ones((2, 1, 4, 3), jnp.bfloat16)),
+    "no matrices": lambda: jopt.orthogonalize(jnp.ones((0, 4, 3))),
+    "coefficients of an array": lambda: jopt.orthogonalize(W, jnp.ones((2, 3))),
+    "no steps": lambda: jopt.power_iteration(EYE, num_iters=0),
+    "an eigenvalue of NumPy": lambda: jopt.power_iteration(np.eye(3, dtype=np.float32)),
+    "costs of a list": lambda: assigned([[1, 2], [3, 4]]),
+    "costs of none": lambda: assigned(NONE),
+    "costs without an end": lambda: assigned(EYE * INF),
+    "parts as they are": lambda: micro(0, None)(W),
+    "parts along the last axis": lambda: micro((0,), 1, in_axes=[-1])(np.asarray(W)),
+    "no part": lambda: micro(0, 2, num_real_microbatches=np.int32(0))(W),
+    "a scale of NumPy": lambda: perturbed(jnp.sum, 2, np.float32(1))(
+        jax.random.key(0), 1.0
+    ),
+}
+
+
+@table({name: (call,) for name, call in ODD_FUNCTIONS.items()})
+def test_odd_arguments_of_functions_work(row):
+    jax.block_until_ready(row[0]())
+    jax.eval_shape(lambda _: (row[0](), None)[1], 0.0)
 
 
 # ----------------------------------------------------------------------- mended defects

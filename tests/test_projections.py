@@ -186,7 +186,7 @@ def test_complex_trees():
     for name in ("l2_ball", "l2_sphere"):
         y = getattr(projections, f"projection_{name}")(x)
         np.testing.assert_allclose(y, np.asarray(x) / np.linalg.norm(x), rtol=1e-5)
-    with pytest.raises(TypeError, match="the root must be real, got c64"):
+    with pytest.raises(TypeError, match="tree must be real, got complex64"):
         projections.projection_simplex(x)
 
 
@@ -255,12 +255,12 @@ p = projections
         (
             lambda x: p.projection_hyperplane(x, x, jnp.ones(2)),
             ValueError,
-            r"b must be a scalar, got f32\[2\]",
+            r"b must be a scalar, got an array of shape \(2,\)",
         ),
         (
             lambda x: p.projection_non_negative({"c": jnp.ones(1, complex)}),
             TypeError,
-            r"\['c'\] must be real, got c64\[1\]",
+            r"\['c'\] must be real, got complex64\[1\]",
         ),
     ],
 )

@@ -5,6 +5,10 @@ arguments: 16-bit predictions give a 16-bit loss. Integers and booleans count as
 numbers and take no part in that. Shapes broadcast, but an array of fewer dimensions
 never stretches one of more. What `where` masks has no part in value or gradient,
 whatever stands there; a loss of nothing is zero.
+
+Every loss of many examples takes `reduction="mean"` or `"sum"`, by keyword: a mean is
+that of the losses which count. Dice losses have optax's own `reduction`, over classes,
+and `ranking_softmax_loss` its `reduce_fn`.
 """
 
 from .classification import *

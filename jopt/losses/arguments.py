@@ -2,20 +2,22 @@
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..numerics import cast, compute_dtype
+from ..settings import Range, check_array, check_integer, check_real
 from ..tree import spell
 from .arithmetic import masked
 
 __all__ = []
 
 Input = Any  # an array or a number as given, a JAX array where a body sees it
+Reduction = Literal["mean", "sum"] | None  # of the losses that count
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,33 +25,35 @@ R = TypeVar("R")
 
 def loss(
     *names: str,
-    numbers: tuple[str, ...] = (),
     integers: bool = False,
     equal: bool = False,
     elementwise: bool = False,
-    examples: bool = False,
+    where: Literal["losses", "elements", "either", "counted"] = "losses",
+    axis: int | tuple[int, ...] = (),
+    **numbers: Range,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """The decorator of losses, whose bodies are arithmetic on alike arrays alone.
 
     A body gets real arrays of one rank that broadcast, in a dtype to compute in
-    (float32 at least), zero where they are masked. Its value is returned in the dtype
-    that they promoted to.
+    (float32 at least), zero where they are masked. Its value is masked and reduced, and
+    returned in the dtype that they promoted to.
 
     Args:
         names: the arrays; the first, the prediction, must be of floats.
-        numbers: other numbers, which take no part in promotion.
         integers: whether the first may be of integers too.
         equal: whether the shapes must be equal.
-        elementwise: whether the numbers broadcast with the arrays, and what is masked
-            stays.
-        examples: whether a `where` of fewer dimensions has the shape of the losses.
+        elementwise: whether the numbers broadcast with the arrays.
+        where: what the argument `where` masks: losses, elements that make a loss, in
+            fewer dimensions either, or what the body counts and nothing besides.
+        axis: the axes that losses do not have, if that is no argument.
+        numbers: other numbers, which take no part in promotion, and their ranges.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
         name = function.__name__
-        parameters = signature.parameters.values()
-        optional = {p.name for p in parameters if p.default is None}
+        parameters = signature.parameters
+        optional = {p.name for p in parameters.values() if p.default is None}
 
         @functools.wraps(function)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -69,17 +73,32 @@ def loss(
             wide = compute_dtype(dtype)
             together = arrays | extra if elementwise else arrays
             shape = joint_shape(name, together)
+            for n in extra:
+                check_array(name, n, values[n], numbers[n])
             values |= {n: cast(x, wide) for n, x in extra.items()}
             values |= {
                 n: cast(_with_rank(x, len(shape)), wide) for n, x in together.items()
             }
+            if "axis" in values:
+                axes(name, values["axis"], len(shape))
+            elif axis == -1 and not shape:
+                raise ValueError(
+                    f"{name}: {names[0]} must have one dimension at least, got "
+                    f"{spell(arrays[names[0]])}"
+                )
+            reduction = values["reduction"] if "reduction" in optional else None
+            check_reduction(name, reduction)
+            counts = None  # which losses
             if values.get("where") is not None:
-                axis = values["axis"] if examples else ()
-                where = mask(name, values["where"], shape, axis)
-                values["where"] = where
-                if not elementwise:  # NaN in padding must not reach a derivative
-                    values |= {n: masked(values[n], where) for n in arrays}
+                lost = axes(name, values.get("axis", axis), len(shape))
+                values["where"], counts = _masks(
+                    name, values["where"], shape, lost, where
+                )
+                if where != "counted":  # NaN in padding must not reach a derivative
+                    values |= {n: masked(values[n], values["where"]) for n in arrays}
             value = function(*given.args, **given.kwargs)
+            if where == "losses" or reduction:
+                value = jax.tree.map(lambda x: reduce(x, counts, reduction), value)
             return jax.tree.map(lambda x: cast(x, dtype), value)
 
         return wrapped
@@ -87,17 +106,31 @@ def loss(
     return decorate
 
 
+def check_reduction(where: str, reduction: Any) -> None:
+    known = isinstance(reduction, str) and reduction in ("mean", "sum")
+    if reduction is not None and not known:
+        raise ValueError(
+            f"{where}: reduction must be None, 'mean' or 'sum', got {reduction!r}"
+        )
+
+
+def reduce(
+    losses: jax.Array, counts: jax.Array | None, reduction: Reduction
+) -> jax.Array:
+    """The losses that count, zero elsewhere, or their mean or sum; of none, zero."""
+    losses = masked(losses, counts)
+    if reduction is None:
+        return losses
+    if reduction == "sum":
+        return jnp.sum(losses)
+    n = jnp.asarray(losses.size if counts is None else jnp.sum(counts), losses.dtype)
+    return jnp.sum(losses) / jnp.maximum(n, 1)
+
+
 def real(where: str, name: str, x: Any) -> jax.Array:
     """The argument as an array of real numbers."""
-    if not isinstance(x, (int, float, np.generic, np.ndarray, jax.Array)):
-        raise TypeError(
-            f"{where}: {name} must be an array or a number, got {type(x).__name__}"
-        )
-    x = jnp.asarray(x)
-    kinds = (jnp.floating, jnp.integer, jnp.bool_)
-    if not any(jnp.issubdtype(x.dtype, kind) for kind in kinds):
-        raise TypeError(f"{where}: {name} must be real, got {spell(x)}")
-    return x
+    check_real(where, name, x)
+    return jnp.asarray(x)
 
 
 def floating_dtype(*arrays: jax.Array) -> np.dtype:
@@ -154,33 +187,46 @@ def _with_rank(x: jax.Array, rank: int) -> jax.Array:
     return x.reshape((1,) * missing + x.shape) if x.ndim and missing else x
 
 
-def mask(where: str, value: Any, shape: tuple[int, ...], axis: Any) -> jax.Array:
-    """`where` in the given shape; `axis` are those that the losses do not have."""
+def _masks(
+    where: str, value: Any, shape: tuple[int, ...], lost: tuple[int, ...], kind: str
+) -> tuple[jax.Array, jax.Array]:
+    """`where` in that shape, and without the axes that losses have lost."""
     value = real(where, "where", value)
     if value.dtype != jnp.bool_:
         raise TypeError(f"{where}: where must be of booleans, got {spell(value)}")
-    full = value
-    if axis != () and 0 < value.ndim < len(shape):
-        full = jnp.expand_dims(value, axes(axis, len(shape)))
+    of_losses = tuple(n for i, n in enumerate(shape) if i not in lost)
+    fewer = 0 < value.ndim < len(shape)
     try:
-        return jnp.broadcast_to(full, shape)
+        full = value
+        if kind == "losses" or (kind == "either" and fewer):
+            full = jnp.expand_dims(jnp.broadcast_to(value, of_losses), lost)
+        full = jnp.broadcast_to(full, shape)
     except ValueError:
+        wanted = f"{shape} of the elements"
+        wanted += " or that of the losses" if kind == "either" else ""
+        wanted = f"{of_losses} of the losses" if kind == "losses" else wanted
         raise ValueError(
             f"{where}: where is {spell(value)}, which does not broadcast to the shape "
-            f"{shape} of the elements"
-            + (" or that of the losses" if axis != () else "")
+            + wanted
         ) from None
+    return full, jnp.any(full, lost)
 
 
-def axes(axis: Any, rank: int) -> tuple[int, ...]:
+def axes(where: str, axis: Any, rank: int) -> tuple[int, ...]:
     """The axes as a tuple of numbers that are not negative, in the order given."""
     if axis is None:
         return tuple(range(rank))
-    axis = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
-    for i in axis:
+    given = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    for i in given:
+        check_integer(where, "axis", i, low=None)
         if not -rank <= i < rank:
-            raise ValueError(f"axis {i} is out of bounds for {rank} dimensions")
-    return tuple(i % rank for i in axis)
+            raise ValueError(
+                f"{where}: axis {i} is out of bounds for {rank} dimensions"
+            )
+    found = tuple(int(i) % rank for i in given)
+    if len(set(found)) < len(found):
+        raise ValueError(f"{where}: axis must not name one twice, got {axis}")
+    return found
 
 
 def class_labels(

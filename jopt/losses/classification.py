@@ -1,9 +1,12 @@
 """Losses of predicted probabilities, given by their logits."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-from .arguments import Input, at_label, axes, class_labels, loss
+from ..settings import FINITE, FRACTION, NOT_NEGATIVE
+from .arguments import Input, Reduction, at_label, axes, class_labels, loss
 from .arithmetic import below_top, log_total, masked, power, surprisal, weighted
 
 __all__ = [
@@ -18,7 +21,13 @@ __all__ = [
 
 
 @loss("logits", "labels")
-def sigmoid_binary_cross_entropy(logits: Input, labels: Input) -> jax.Array:
+def sigmoid_binary_cross_entropy(
+    logits: Input,
+    labels: Input,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
+) -> jax.Array:
     """The cross-entropy of each yes-or-no prediction.
 
         loss = -labels log(p) - (1 - labels) log(1 - p),  p = sigmoid(logits)
@@ -28,6 +37,10 @@ def sigmoid_binary_cross_entropy(logits: Input, labels: Input) -> jax.Array:
     Args:
         logits: floats, `[...]`.
         labels: the probabilities of yes, in [0, 1], that broadcast with them.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, in the dtype of the floats given.
@@ -53,13 +66,15 @@ def _cross_entropy(logits, labels):
     return weighted(labels, jax.nn.softplus(-logits)) + no
 
 
-@loss("logits", "labels", numbers=("alpha", "gamma"), elementwise=True)
+@loss("logits", "labels", elementwise=True, alpha=FRACTION, gamma=NOT_NEGATIVE)
 def sigmoid_focal_loss(
     logits: Input,
     labels: Input,
     *,
     alpha: Input | None = None,
     gamma: Input = 2.0,
+    where: Input | None = None,
+    reduction: Reduction = None,
 ) -> jax.Array:
     """The cross-entropy of each yes-or-no prediction, less of it for easy ones.
 
@@ -73,6 +88,10 @@ def sigmoid_focal_loss(
         alpha: the weight of yes, in [0, 1]; that of no is `1 - alpha`. None of both if
             `None`.
         gamma: how strongly easy predictions count less, not negative.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, in the dtype of `logits` and `labels`.
@@ -96,12 +115,14 @@ def sigmoid_focal_loss(
     return (labels * alpha + (1 - labels) * (1 - alpha)) * value
 
 
-@loss("logits", "labels", examples=True)
+@loss("logits", "labels", where="either")
 def softmax_cross_entropy(
     logits: Input,
     labels: Input,
     axis: int | tuple[int, ...] | None = -1,
     where: Input | None = None,
+    *,
+    reduction: Reduction = None,
 ) -> jax.Array:
     """The cross-entropy of predicted and true probabilities of classes.
 
@@ -115,6 +136,8 @@ def softmax_cross_entropy(
         axis: the axis or axes of the classes; all of them if `None`.
         where: booleans: which classes there are, if they broadcast to the logits; or,
             in the shape of the losses, which examples count.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, in the dtype of the floats given; zero where all is
@@ -139,8 +162,14 @@ def softmax_cross_entropy(
     return jnp.sum(weighted(labels, surprise), axis)
 
 
-@loss("logits", "labels")
-def safe_softmax_cross_entropy(logits: Input, labels: Input) -> jax.Array:
+@loss("logits", "labels", axis=-1)
+def safe_softmax_cross_entropy(
+    logits: Input,
+    labels: Input,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
+) -> jax.Array:
     """`softmax_cross_entropy` along the last axis, under the name it has in optax.
 
     There only this one is finite where logit and label say that a class cannot be;
@@ -149,6 +178,10 @@ def safe_softmax_cross_entropy(logits: Input, labels: Input) -> jax.Array:
     Args:
         logits: floats, `[..., classes]`.
         labels: the true probabilities, that broadcast with them.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, in the dtype of the floats given.
@@ -168,7 +201,7 @@ def safe_softmax_cross_entropy(logits: Input, labels: Input) -> jax.Array:
     return softmax_cross_entropy(logits, labels)
 
 
-@loss("logits", "labels", numbers=("epsilon",), examples=True)
+@loss("logits", "labels", where="either", epsilon=FINITE)
 def poly_loss_cross_entropy(
     logits: Input,
     labels: Input,
@@ -176,6 +209,7 @@ def poly_loss_cross_entropy(
     epsilon: Input = 2.0,
     axis: int | tuple[int, ...] | None = -1,
     where: Input | None = None,
+    reduction: Reduction = None,
 ) -> jax.Array:
     """The cross-entropy with the first term of its expansion in `1 - p` changed.
 
@@ -184,11 +218,13 @@ def poly_loss_cross_entropy(
     Args:
         logits: floats, `[..., classes]`.
         labels: the true probabilities, that broadcast with them.
-        epsilon: the change of the first coefficient, at least -1. The paper has 2 for
-            ImageNet and -1 for detection.
+        epsilon: the change of the first coefficient, at finite; below -1 the loss may
+            be negative. The paper has 2 for ImageNet and -1 for detection.
         axis: the axis or axes of the classes; all of them if `None`.
         where: booleans: which classes there are, if they broadcast to the logits; or,
             in the shape of the losses, which examples count.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, in the dtype of `logits` and `labels`; zero where all is
@@ -212,12 +248,14 @@ def poly_loss_cross_entropy(
     return entropy + epsilon * jnp.sum(labels * first, axis)
 
 
-@loss("logits", examples=True)
+@loss("logits", where="either")
 def softmax_cross_entropy_with_integer_labels(
     logits: Input,
     labels: Input,
     axis: int | tuple[int, ...] = -1,
     where: Input | None = None,
+    *,
+    reduction: Reduction = None,
 ) -> jax.Array:
     """The cross-entropy of predicted probabilities and the number of the true class.
 
@@ -231,6 +269,8 @@ def softmax_cross_entropy_with_integer_labels(
             the row-major order of these axes, as they are given.
         where: booleans: which classes there are, if they broadcast to the logits; or,
             in the shape of the losses, which examples count.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, in the dtype of the logits. Zero where the true class is
@@ -250,15 +290,17 @@ def softmax_cross_entropy_with_integer_labels(
     Reference:
         Goodfellow, Bengio & Courville, Deep Learning, 2016, section 6.2.2.3.
     """
-    classes = axes(axis, logits.ndim)
+    classes = axes("softmax_cross_entropy_with_integer_labels", axis, logits.ndim)
     kept = tuple(i for i in range(logits.ndim) if i not in classes)
     shape = tuple(logits.shape[i] for i in kept)
     labels = class_labels(
         "softmax_cross_entropy_with_integer_labels", labels, "logits", shape
     )
 
+    n = math.prod(logits.shape[i] for i in classes)
+
     def flat(x):
-        return jnp.transpose(x, kept + classes).reshape(*shape, -1)
+        return jnp.transpose(x, kept + classes).reshape(*shape, n)
 
     logits = flat(logits)
     where = None if where is None else flat(where)
@@ -269,7 +311,7 @@ def softmax_cross_entropy_with_integer_labels(
     return jnp.where(jnp.squeeze(at_label(where, labels), -1), value, 0)
 
 
-@loss("labels", numbers=("alpha",), integers=True, elementwise=True)
+@loss("labels", integers=True, elementwise=True, where="counted", alpha=FRACTION)
 def smooth_labels(
     labels: Input,
     alpha: Input,

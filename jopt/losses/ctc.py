@@ -3,14 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from ..settings import check_integer
+from ..settings import Range, check_integer
 from ..tree import spell
-from .arguments import Input, loss, real
+from .arguments import Input, Reduction, loss, real
 from .arithmetic import surprisal, within
 
 __all__ = ["ctc_loss", "ctc_loss_with_forward_probs"]
 
 
+@loss("logits", axis=(1, 2), log_epsilon=Range(high=0))
 def ctc_loss(
     logits: Input,
     logit_paddings: Input,
@@ -19,6 +20,8 @@ def ctc_loss(
     *,
     blank_id: int = 0,
     log_epsilon: Input = -1e5,
+    where: Input | None = None,
+    reduction: Reduction = None,
 ) -> jax.Array:
     """Minus the logarithm of the probability of a sequence, over all its alignments.
 
@@ -36,6 +39,10 @@ def ctc_loss(
         blank_id: the class of the blank, from 0 to `classes - 1`.
         log_epsilon: what the logarithm of a smaller probability counts as, so that the
             loss of labels that the frames cannot spell is large and not infinite.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[batch]`, never negative, in the dtype of the logits. NaN if a
@@ -66,7 +73,7 @@ def ctc_loss(
     )[0]
 
 
-@loss("logits", numbers=("log_epsilon",))
+@loss("logits", log_epsilon=Range(high=0))
 def ctc_loss_with_forward_probs(
     logits: Input,
     logit_paddings: Input,

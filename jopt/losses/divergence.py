@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .arguments import Input, loss
+from .arguments import Input, Reduction, loss
 from .arithmetic import masked, within
 
 __all__ = [
@@ -14,12 +14,14 @@ __all__ = [
 ]
 
 
-@loss("log_predictions", "targets")
+@loss("log_predictions", "targets", where="elements")
 def kl_divergence(
     log_predictions: Input,
     targets: Input,
     axis: int | tuple[int, ...] | None = -1,
     where: Input | None = None,
+    *,
+    reduction: Reduction = None,
 ) -> jax.Array:
     """The Kullback-Leibler divergence of a prediction from the true distribution.
 
@@ -34,6 +36,8 @@ def kl_divergence(
         targets: the true probabilities, that broadcast with them.
         axis: the axis or axes of a distribution; all of them if `None`.
         where: booleans that broadcast to the elements: which of them count.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The divergences, `[...]`, in the dtype of the floats given; zero where all is
@@ -57,12 +61,14 @@ def kl_divergence(
     return jnp.sum(_terms(log_predictions, targets), axis)
 
 
-@loss("log_predictions", "log_targets")
+@loss("log_predictions", "log_targets", where="elements")
 def kl_divergence_with_log_targets(
     log_predictions: Input,
     log_targets: Input,
     axis: int | tuple[int, ...] | None = -1,
     where: Input | None = None,
+    *,
+    reduction: Reduction = None,
 ) -> jax.Array:
     """The Kullback-Leibler divergence from a distribution given by its logarithm.
 
@@ -74,6 +80,8 @@ def kl_divergence_with_log_targets(
             adds nothing.
         axis: the axis or axes of a distribution; all of them if `None`.
         where: booleans that broadcast to the elements: which of them count.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The divergences, `[...]`, in the dtype of the floats given; zero where all is
@@ -98,12 +106,14 @@ def kl_divergence_with_log_targets(
     return jnp.sum(jnp.exp(log_targets) * gap, axis)
 
 
-@loss("log_predictions", "targets")
+@loss("log_predictions", "targets", where="elements")
 def generalized_kl_divergence(
     log_predictions: Input,
     targets: Input,
     axis: int | tuple[int, ...] | None = -1,
     where: Input | None = None,
+    *,
+    reduction: Reduction = None,
 ) -> jax.Array:
     """The Kullback-Leibler divergence of measures that need not sum to one.
 
@@ -116,6 +126,8 @@ def generalized_kl_divergence(
         targets: the true masses, not negative, that broadcast with them.
         axis: the axis or axes of a measure; all of them if `None`.
         where: booleans that broadcast to the elements: which of them count.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The divergences, `[...]`, in the dtype of the floats given; zero where all is
@@ -142,6 +154,8 @@ def convex_kl_divergence(
     targets: Input,
     axis: int | tuple[int, ...] | None = -1,
     where: Input | None = None,
+    *,
+    reduction: Reduction = None,
 ) -> jax.Array:
     """`generalized_kl_divergence` under another name that optax has for it.
 
@@ -150,6 +164,8 @@ def convex_kl_divergence(
         targets: the true masses, not negative, that broadcast with them.
         axis: the axis or axes of a measure; all of them if `None`.
         where: booleans that broadcast to the elements: which of them count.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The divergences, `[...]`, as `generalized_kl_divergence`.
@@ -166,7 +182,9 @@ def convex_kl_divergence(
     Reference:
         Boyd & Vandenberghe, Convex Optimization, 2004, page 90.
     """
-    return generalized_kl_divergence(log_predictions, targets, axis, where)
+    return generalized_kl_divergence(
+        log_predictions, targets, axis, where, reduction=reduction
+    )
 
 
 def _terms(log_p, t):

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from ..projections import on_simplex
-from .arguments import Input, at_label, class_labels, loss
+from ..settings import check_function
+from ..tree import spell
+from .arguments import Input, Reduction, at_label, class_labels, loss
 from .arithmetic import below_top, weighted, within
 
 __all__ = ["make_fenchel_young_loss", "multiclass_sparsemax_loss", "sparsemax_loss"]
@@ -44,17 +46,20 @@ def make_fenchel_young_loss(max_fun: Callable[..., Input]) -> Callable:
         Blondel, Martins & Niculae, Learning with Fenchel-Young Losses, JMLR 2020,
         arXiv:1901.02324.
     """
-    if not callable(max_fun):
-        raise TypeError(
-            f"make_fenchel_young_loss: max_fun must be a function, got {max_fun!r}"
-        )
+    check_function("make_fenchel_young_loss", "max_fun", max_fun)
 
-    @loss("scores", "targets")
+    @loss("scores", "targets", axis=-1)
     def fenchel_young_loss(
         scores: Input, targets: Input, *args: Any, **kwargs: Any
     ) -> jax.Array:
         def highest(vector):
-            return jnp.asarray(max_fun(vector, *args, **kwargs), vector.dtype)
+            value = jnp.asarray(max_fun(vector, *args, **kwargs), vector.dtype)
+            if value.ndim:
+                raise ValueError(
+                    "fenchel_young_loss: max_fun must return a scalar, it returned "
+                    f"{spell(value)} for {spell(vector)}"
+                )
+            return value
 
         product = jnp.sum(weighted(targets, scores), -1)
         return jnp.vectorize(highest, signature="(n)->()")(scores) - product
@@ -63,7 +68,13 @@ def make_fenchel_young_loss(max_fun: Callable[..., Input]) -> Callable:
 
 
 @loss("logits", "labels")
-def sparsemax_loss(logits: Input, labels: Input) -> jax.Array:
+def sparsemax_loss(
+    logits: Input,
+    labels: Input,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
+) -> jax.Array:
     """The sparsemax loss of each yes-or-no prediction, zero if it is sure enough.
 
         loss = (1 - labels) f(logits) + labels f(-logits)
@@ -74,6 +85,10 @@ def sparsemax_loss(logits: Input, labels: Input) -> jax.Array:
     Args:
         logits: floats, `[...]`.
         labels: no or yes, 0 or 1, that broadcast with them.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, not negative, in the dtype of the floats given.
@@ -100,8 +115,14 @@ def _sparse_plus(x):
     return jnp.square(near + 1) / 4 + jnp.maximum(x - 1, 0)
 
 
-@loss("scores", integers=True)
-def multiclass_sparsemax_loss(scores: Input, labels: Input) -> jax.Array:
+@loss("scores", integers=True, axis=-1)
+def multiclass_sparsemax_loss(
+    scores: Input,
+    labels: Input,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
+) -> jax.Array:
     """The sparsemax loss: zero as soon as the true class leads all others by one.
 
         loss = <p, scores> - |p|^2 / 2 + 1 / 2 - scores[labels],  p = sparsemax(scores)
@@ -113,6 +134,10 @@ def multiclass_sparsemax_loss(scores: Input, labels: Input) -> jax.Array:
         scores: one for each class, `[..., classes]`.
         labels: integers from 0 to `classes - 1`, `[...]`. Negative ones count from the
             end; the loss of others is NaN.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, not negative, in the dtype of the scores, the default one

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .arguments import Input, at_label, class_labels, loss
+from .arguments import Input, Reduction, at_label, class_labels, loss
 from .arithmetic import below_top
 
 __all__ = [
@@ -15,7 +15,13 @@ __all__ = [
 
 
 @loss("predictor_outputs", "targets", integers=True)
-def hinge_loss(predictor_outputs: Input, targets: Input) -> jax.Array:
+def hinge_loss(
+    predictor_outputs: Input,
+    targets: Input,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
+) -> jax.Array:
     """By how much a score on the right side is less than one.
 
         loss = max(0, 1 - targets predictor_outputs)
@@ -23,6 +29,10 @@ def hinge_loss(predictor_outputs: Input, targets: Input) -> jax.Array:
     Args:
         predictor_outputs: scores, `[...]`.
         targets: the true sides, -1 or 1, that broadcast with them.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, in the dtype of the floats given, the default one if there
@@ -44,7 +54,13 @@ def hinge_loss(predictor_outputs: Input, targets: Input) -> jax.Array:
 
 
 @loss("predictor_outputs", "targets", integers=True, equal=True)
-def perceptron_loss(predictor_outputs: Input, targets: Input) -> jax.Array:
+def perceptron_loss(
+    predictor_outputs: Input,
+    targets: Input,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
+) -> jax.Array:
     """By how much a score is on the wrong side.
 
         loss = max(0, -targets predictor_outputs)
@@ -52,6 +68,10 @@ def perceptron_loss(predictor_outputs: Input, targets: Input) -> jax.Array:
     Args:
         predictor_outputs: scores, `[...]`.
         targets: the true sides, -1 or 1, in the same shape.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, in the dtype of the floats given, the default one if there
@@ -72,8 +92,14 @@ def perceptron_loss(predictor_outputs: Input, targets: Input) -> jax.Array:
     return jnp.maximum(0, -targets * predictor_outputs)
 
 
-@loss("scores", integers=True)
-def multiclass_hinge_loss(scores: Input, labels: Input) -> jax.Array:
+@loss("scores", integers=True, axis=-1)
+def multiclass_hinge_loss(
+    scores: Input,
+    labels: Input,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
+) -> jax.Array:
     """By how much the true class leads any other one by less than one.
 
         loss = max_k (scores_k + [k != labels]) - scores[labels]
@@ -82,6 +108,10 @@ def multiclass_hinge_loss(scores: Input, labels: Input) -> jax.Array:
         scores: one for each class, `[..., classes]`.
         labels: integers from 0 to `classes - 1`, `[...]`. Negative ones count from the
             end; the loss of others is NaN.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, not negative, in the dtype of the scores, the default one
@@ -108,8 +138,14 @@ def multiclass_hinge_loss(scores: Input, labels: Input) -> jax.Array:
     return _lead(jnp.where(classes == true, scores, scores + 1), scores, labels)
 
 
-@loss("scores", integers=True)
-def multiclass_perceptron_loss(scores: Input, labels: Input) -> jax.Array:
+@loss("scores", integers=True, axis=-1)
+def multiclass_perceptron_loss(
+    scores: Input,
+    labels: Input,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
+) -> jax.Array:
     """By how much another class leads the true one.
 
         loss = max_k scores_k - scores[labels]
@@ -118,6 +154,10 @@ def multiclass_perceptron_loss(scores: Input, labels: Input) -> jax.Array:
         scores: one for each class, `[..., classes]`.
         labels: integers from 0 to `classes - 1`, `[...]`. Negative ones count from the
             end; the loss of others is NaN.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, not negative, in the dtype of the scores, the default one

@@ -5,13 +5,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from ..settings import check_function
 from .arguments import Input, loss
 from .arithmetic import surprisal, weighted
 
 __all__ = ["ranking_softmax_loss"]
 
 
-@loss("logits", "labels", "weights")
+@loss("logits", "labels", "weights", where="elements", axis=-1)
 def ranking_softmax_loss(
     logits: Input,
     labels: Input,
@@ -52,6 +53,8 @@ def ranking_softmax_loss(
         Cao et al., Learning to Rank: From Pairwise Approach to Listwise Approach,
         ICML 2007.
     """
+    if reduce_fn is not None:
+        check_function("ranking_softmax_loss", "reduce_fn", reduce_fn)
     surprise = surprisal(logits, -1, where)
     relevance = labels if weights is None else labels * weights
     losses = jnp.sum(weighted(relevance, surprise), -1)

@@ -5,7 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from .arguments import Input, loss
+from ..settings import NOT_NEGATIVE
+from .arguments import Input, Reduction, loss
 from .arithmetic import within
 
 __all__ = [
@@ -19,7 +20,13 @@ __all__ = [
 
 
 @loss("predictions", "targets", equal=True)
-def squared_error(predictions: Input, targets: Input | None = None) -> jax.Array:
+def squared_error(
+    predictions: Input,
+    targets: Input | None = None,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
+) -> jax.Array:
     """The square of each error.
 
         loss = (predictions - targets)^2
@@ -27,6 +34,10 @@ def squared_error(predictions: Input, targets: Input | None = None) -> jax.Array
     Args:
         predictions: floats, `[...]`.
         targets: numbers of the same shape; zeros if `None`.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, in the dtype of the floats given.
@@ -47,7 +58,13 @@ def squared_error(predictions: Input, targets: Input | None = None) -> jax.Array
 
 
 @loss("predictions", "targets", equal=True)
-def l2_loss(predictions: Input, targets: Input | None = None) -> jax.Array:
+def l2_loss(
+    predictions: Input,
+    targets: Input | None = None,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
+) -> jax.Array:
     """Half the square of each error, whose derivative is the error.
 
         loss = (predictions - targets)^2 / 2
@@ -55,6 +72,10 @@ def l2_loss(predictions: Input, targets: Input | None = None) -> jax.Array:
     Args:
         predictions: floats, `[...]`.
         targets: numbers of the same shape; zeros if `None`.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, in the dtype of the floats given.
@@ -73,12 +94,14 @@ def l2_loss(predictions: Input, targets: Input | None = None) -> jax.Array:
     return 0.5 * jnp.square(_errors(predictions, targets))
 
 
-@loss("predictions", "targets", numbers=("delta",), elementwise=True)
+@loss("predictions", "targets", elementwise=True, delta=NOT_NEGATIVE)
 def huber_loss(
     predictions: Input,
     targets: Input | None = None,
     *,
     delta: Input = 1.0,
+    where: Input | None = None,
+    reduction: Reduction = None,
 ) -> jax.Array:
     """Half the square of small errors, and a line for those larger than delta.
 
@@ -90,7 +113,11 @@ def huber_loss(
     Args:
         predictions: floats, `[...]`.
         targets: numbers that broadcast with them; zeros if `None`.
-        delta: the largest slope, positive.
+        delta: the largest slope, not negative.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, in the dtype of `predictions` and `targets`.
@@ -113,7 +140,13 @@ def huber_loss(
 
 
 @loss("predictions", "targets")
-def log_cosh(predictions: Input, targets: Input | None = None) -> jax.Array:
+def log_cosh(
+    predictions: Input,
+    targets: Input | None = None,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
+) -> jax.Array:
     """The logarithm of the hyperbolic cosine of each error.
 
         loss = log(cosh(predictions - targets))
@@ -123,6 +156,10 @@ def log_cosh(predictions: Input, targets: Input | None = None) -> jax.Array:
     Args:
         predictions: floats, `[...]`.
         targets: numbers that broadcast with them; zeros if `None`.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, in the dtype of the floats given.
@@ -160,7 +197,7 @@ def _errors(predictions, targets):
     return predictions if targets is None else predictions - targets
 
 
-@loss("predictions", "targets", numbers=("epsilon",))
+@loss("predictions", "targets", where="elements", epsilon=NOT_NEGATIVE)
 def cosine_similarity(
     predictions: Input,
     targets: Input,
@@ -168,6 +205,7 @@ def cosine_similarity(
     epsilon: Input = 0.0,
     axis: int | tuple[int, ...] | None = -1,
     where: Input | None = None,
+    reduction: Reduction = None,
 ) -> jax.Array:
     """The cosine of the angle between two vectors, 0 if one of them is zero.
 
@@ -182,6 +220,8 @@ def cosine_similarity(
         epsilon: the least square of a norm, not negative, as in optax.
         axis: the axis or axes of a vector; all of them if `None`.
         where: booleans that broadcast to the elements: which of them count.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The similarities, `[...]`, in [-1, 1], in the dtype of the floats given.
@@ -202,7 +242,7 @@ def cosine_similarity(
     return within(jnp.sum(p * t, axis), -1, 1)
 
 
-@loss("predictions", "targets", numbers=("epsilon",))
+@loss("predictions", "targets", where="elements", epsilon=NOT_NEGATIVE)
 def cosine_distance(
     predictions: Input,
     targets: Input,
@@ -210,6 +250,7 @@ def cosine_distance(
     epsilon: Input = 0.0,
     axis: int | tuple[int, ...] | None = -1,
     where: Input | None = None,
+    reduction: Reduction = None,
 ) -> jax.Array:
     """One minus the cosine of the angle between two vectors, never negative.
 
@@ -221,6 +262,8 @@ def cosine_distance(
         epsilon: the least square of a norm, not negative, as in optax.
         axis: the axis or axes of a vector; all of them if `None`.
         where: booleans that broadcast to the elements: which of them count.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The distances, `[...]`, in [0, 2], 1 if a vector is zero, in the dtype of the

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from ..settings import NOT_NEGATIVE
 from .arguments import Input, axes, loss, real
 from .arithmetic import surprisal
 
@@ -15,9 +15,12 @@ __all__ = ["binary_dice_loss", "dice_loss", "multiclass_generalized_dice_loss"]
 @loss(
     "predictions",
     "targets",
-    numbers=("class_weights", "smooth", "alpha", "beta"),
     integers=True,
     equal=True,
+    class_weights=NOT_NEGATIVE,
+    smooth=NOT_NEGATIVE,
+    alpha=NOT_NEGATIVE,
+    beta=NOT_NEGATIVE,
 )
 def dice_loss(
     predictions: Input,
@@ -81,7 +84,7 @@ def dice_loss(
             f"dice_loss: reduction must be 'mean', 'sum' or 'none', got {reduction!r}"
         )
     rank, classes = predictions.ndim, predictions.shape[-1]
-    over = range(1, rank - 1) if axis is None else axes(np.ravel(axis).tolist(), rank)
+    over = range(1, rank - 1) if axis is None else axes("dice_loss", axis, rank)
     if rank - 1 in over:
         raise ValueError(
             f"dice_loss: axis must not contain the last one, of the classes, got {axis}"
@@ -148,7 +151,7 @@ def binary_dice_loss(
     )
 
 
-@loss("predictions", "targets", numbers=("smooth",), integers=True, equal=True)
+@loss("predictions", "targets", integers=True, equal=True, smooth=NOT_NEGATIVE)
 def multiclass_generalized_dice_loss(
     predictions: Input,
     targets: Input,

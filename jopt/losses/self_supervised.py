@@ -3,15 +3,16 @@
 import jax
 import jax.numpy as jnp
 
+from ..settings import NOT_NEGATIVE, POSITIVE, check_number
 from ..tree import spell
-from .arguments import Input, loss, real
+from .arguments import Input, Reduction, loss, real
 from .arithmetic import log_total, masked, power
 from .regression import unit
 
 __all__ = ["ntxent", "triplet_margin_loss"]
 
 
-@loss("embeddings", numbers=("temperature",))
+@loss("embeddings", temperature=POSITIVE)
 def ntxent(embeddings: Input, labels: Input, temperature: Input = 0.07) -> jax.Array:
     """The cross-entropy of finding a like embedding among the unlike ones.
 
@@ -57,7 +58,7 @@ def ntxent(embeddings: Input, labels: Input, temperature: Input = 0.07) -> jax.A
     return total / jnp.maximum(jnp.sum(pairs, dtype=s.dtype), 1)
 
 
-@loss("anchors", "positives", "negatives", numbers=("margin", "eps"))
+@loss("anchors", "positives", "negatives", margin=NOT_NEGATIVE, eps=NOT_NEGATIVE)
 def triplet_margin_loss(
     anchors: Input,
     positives: Input,
@@ -66,6 +67,9 @@ def triplet_margin_loss(
     norm_degree: Input = 2,
     margin: Input = 1.0,
     eps: Input = 1e-6,
+    *,
+    where: Input | None = None,
+    reduction: Reduction = None,
 ) -> jax.Array:
     """By how much less than a margin an anchor is nearer to its like than its unlike.
 
@@ -81,6 +85,10 @@ def triplet_margin_loss(
             value, and is wrong for any but even integers.
         margin: by how much the unlike must be farther away.
         eps: added under the root, not negative.
+        where: booleans that broadcast to the losses: which of them count. The others
+            are zero.
+        reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
+            `[]`, or nothing if `None`.
 
     Returns:
         The losses, `[...]`, in the dtype of the embeddings.
@@ -100,6 +108,7 @@ def triplet_margin_loss(
         Recognition and Clustering, CVPR 2015, arXiv:1503.03832.
     """
 
+    check_number("triplet_margin_loss", "norm_degree", norm_degree, POSITIVE)
     n = norm_degree
     if not isinstance(n, (int, float)):  # a static degree compiles to products
         n = jnp.asarray(n, anchors.dtype)
