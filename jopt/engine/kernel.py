@@ -1,7 +1,7 @@
 """What happens to one leaf between two reductions, as one function."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from .stages import LeafStage, Plan
 
 __all__ = []
 
-WIDTH = 16  # how many leaves are one call
+_WIDTH = 16  # how many leaves are one call, at the most
 
 
 def kernel_of(plan: Plan, stages: tuple, hints: tuple, form: Any, roles: tuple):
@@ -47,8 +47,8 @@ def kernel_of(plan: Plan, stages: tuple, hints: tuple, form: Any, roles: tuple):
 def _calls_of(leaf: Callable) -> Callable:
     """Calls of one function: written out, traced and lowered once, or as one batch.
 
-    A call costs more to trace and to lower than its arguments, so `WIDTH` of them are
-    one call of a function that makes them.
+    A call costs more to trace and to lower than its arguments, so some of them are one
+    call of a function that makes them.
     """
     one = jax.jit(leaf)
     worth_it = {}
@@ -64,20 +64,40 @@ def _calls_of(leaf: Callable) -> Callable:
         slots, treedef = jax.tree.flatten(out)
         return [treedef.unflatten(row) for row in zip(*map(unstack, slots))]
 
-    def calls(given: list[tuple], shared: list, *, inline: bool) -> list[tuple]:
-        if inline or len(given) < WIDTH:
-            function = leaf if inline else one
-            return [function(*arguments, shared) for arguments in given]
+    def calls(given: list[tuple], shared: list, *, inline: bool) -> Iterator[tuple]:
+        if inline:
+            return (leaf(*arguments, shared) for arguments in given)
+        together, width = many, _width(len(given))
+        if len(given) >= _WIDTH and is_worth_it(given, shared):
+            together, width = batch, _WIDTH
+        return in_chunks(together, width, given, shared)
+
+    def is_worth_it(given, shared):
         types = [tuple(map(jax.typeof, jax.tree.leaves(x))) for x in given]
         key = (batching.get(), *types[0])
         if key not in worth_it:
             worth_it[key] = is_worth_a_batch(types[0]) and (
                 batching.get() is True or reduces(one, *given[0], shared)
             )
-        batched = worth_it[key] and len(set(types)) == 1
-        return (batch if batched else many)(given, shared)
+        return worth_it[key] and len(set(types)) == 1
+
+    def in_chunks(together, width, given, shared):
+        whole = len(given) // width * width if width > 1 else 0
+        for start in range(0, whole, width):
+            yield from together(given[start : start + width], shared)
+        for arguments in given[whole:]:
+            yield one(*arguments, shared)
 
     return calls
+
+
+@functools.cache
+def _width(n: int) -> int:
+    """How many of n leaves to make one call, for the fewest calls to trace in all.
+
+    That is the inner calls of one, the calls of that one, and what is left over.
+    """
+    return min(range(1, _WIDTH + 1), key=lambda w: w * (w > 1) + n // w + n % w)
 
 
 def sealed(numbers: Any) -> Any:

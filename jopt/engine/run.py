@@ -18,7 +18,7 @@ from jax.experimental.shard_alike import shard_alike
 from ..base import OptState, Params, Updates
 from ..numerics import compute_dtype
 from .checks import check_whole
-from .kernel import OWN, SHARED, WIDTH, kernel_of, roles_of, sealed, taken
+from .kernel import OWN, SHARED, kernel_of, roles_of, sealed, taken
 from .leaves import Leaves, hide, resolve, types_of, unhide
 from .stages import LeafStage, Plan, WholeStage
 from .states import StateParts, read, write
@@ -172,22 +172,20 @@ def _leafwise(plan: Plan, first: int, last: int, leaves: Leaves, states: list) -
         kernel = kernel_of(plan, tuple(stages[k] for k in rule), hint, form, roles)
         shared = taken(group[0][-1], roles, SHARED)
         traced = isinstance(leaves.g[group[0][0]], Tracer)  # if not, it is outside
-        for start in range(0, len(group), WIDTH):
-            chunk = group[start : start + WIDTH]
-            given = [
-                (
-                    leaves.g[i],
-                    tuple(parts[k].slots[i] for k in ks),
-                    leaves.p[i],
-                    taken(row, roles, OWN),
-                )
-                for i, ks, row in chunk
-            ]
-            results = kernel(given, shared, inline=not traced or len(group) == 1)
-            for (i, ks, _), (u, new) in zip(chunk, results):
-                leaves.g[i] = u
-                for k, slot in zip(ks, new):
-                    parts[k].slots[i] = slot
+        given = [
+            (
+                leaves.g[i],
+                tuple(parts[k].slots[i] for k in ks),
+                leaves.p[i],
+                taken(row, roles, OWN),
+            )
+            for i, ks, row in group
+        ]
+        results = kernel(given, shared, inline=not traced or len(group) == 1)
+        for (i, ks, _), (u, new) in zip(group, results):
+            leaves.g[i] = u
+            for k, slot in zip(ks, new):
+                parts[k].slots[i] = slot
     return [write(part) for part in parts]
 
 

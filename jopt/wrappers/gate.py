@@ -161,11 +161,12 @@ def live_leaves(tree: Any) -> list[jax.Array]:
 
 def all_finite(tree: Any) -> jax.Array:
     """Whether no element of any leaf is infinite or not a number, `bool[]`."""
-    return joined(_NOT_FINITE, live_leaves(tree), jnp.float32) == 0
+    return joined(_NOTHING, live_leaves(tree), jnp.float32) == 0
 
 
-def _not_finite(x: jax.Array) -> jax.Array:
-    return (~jnp.isfinite(x)).astype(jnp.float32)
+def _nothing(x: jax.Array) -> jax.Array:
+    """Zeros, and NaN where `x` is not finite: on CPU a sum is fifteen times a maximum."""
+    return x.real * 0 + x.imag * 0 if jnp.iscomplexobj(x) else x * 0
 
 
-_NOT_FINITE = Joint(_not_finite, jnp.maximum, lambda x: jnp.max(x, initial=0))
+_NOTHING = Joint(_nothing, jnp.add, jnp.sum)
