@@ -165,7 +165,7 @@ def all_finite(tree: Any) -> jax.Array:
 
 
 def _nothing(x: jax.Array) -> jax.Array:
-    """Zeros, and NaN where `x` is not finite: on CPU a sum is fifteen times a maximum."""
+    """Zeros, and NaN where `x` is not finite: on CPU sums are the fast reduction."""
     return x.real * 0 + x.imag * 0 if jnp.iscomplexobj(x) else x * 0
 
 
