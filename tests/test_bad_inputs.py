@@ -443,6 +443,10 @@ CALLS = {
         lambda: jopt.masked(ADAM, jax.tree.map(lambda x: 1.0, P)).init(P),
         "mask at ['enc']['b']",
     ),
+    "mask of a function without a return": (
+        lambda: jopt.masked(ADAM, lambda params: None).init(P),
+        "mask: the function of the tree returned None",
+    ),
     "mask too short": (lambda: jopt.masked(ADAM, {"w": True}).init(P), "['enc']['b']"),
     "mask too long": (
         lambda: jopt.masked(ADAM, NO_DICT | {"s": True, "z": True}).init(P),

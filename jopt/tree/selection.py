@@ -64,7 +64,13 @@ def select(tree: Any, which: Any, *, name: str = "which") -> Any:
     if is_function(which):
         if takes_a_path(which):
             return map_with_path(lambda path, x: bool(which(path, x)), tree)
-        return select(tree, which(tree), name=name)
+        chosen = which(tree)
+        if chosen is None and jax.tree.leaves(tree):
+            raise TypeError(
+                f"{name}: the function of the tree returned None, expected booleans or "
+                "patterns: is a `return` missing?"
+            )
+        return select(tree, chosen, name=name)
     if _is_pattern(which):
         return _matches(tree, [which], name)
     if isinstance(which, (list, tuple)) and which and all(map(_is_pattern, which)):
