@@ -11,6 +11,7 @@ import numpy as np
 
 from ..tree import keystr, spell
 from ..tree.messages import children_of, listed
+from .compiled import is_value
 from .leaves import Leaves, types_of
 from .stages import WholeStage
 
@@ -35,7 +36,7 @@ def check_leaf(
     """Refuse what has not the shape and the kind of dtype of `like`."""
     if is_like(x, like):
         return
-    if not _is_array(x) or np.shape(x) == like.shape:
+    if not is_value(x) or np.shape(x) == like.shape:
         raise TypeError(
             f"{where} is {spell(x)}, expected {spell(like)} or another array of a "
             f"{_kind(like.dtype).__name__} dtype"
@@ -48,7 +49,7 @@ def check_leaf(
 
 def is_like(x: Any, like: jax.ShapeDtypeStruct) -> bool:
     """Whether shape and kind of dtype are equal; keys may be raw or typed."""
-    if not _is_array(x):
+    if not is_value(x):
         return False
     kind, like_kind = (_kind(jax.dtypes.result_type(y)) for y in (x, like))
     if kind is like_kind:
@@ -59,12 +60,6 @@ def is_like(x: Any, like: jax.ShapeDtypeStruct) -> bool:
     return (kind, like_kind) in ((raw, typed), (typed, raw)) and (
         np.ndim(x) - len(like.shape) == (1 if kind is raw else -1)
     )
-
-
-def _is_array(x: Any) -> bool:
-    if isinstance(x, np.ndarray):
-        return x.dtype.kind not in "OSU"
-    return isinstance(x, (jax.Array, np.generic, bool, int, float, complex))
 
 
 @functools.cache
@@ -92,7 +87,7 @@ def check_whole(stage: WholeStage, updates: Any, state: Any, params: Any) -> Non
     The states of inner transformations are left to their own updates.
     """
     for path, x in jax.tree_util.tree_leaves_with_path(updates):
-        if not (_is_array(x) or callable(x)):
+        if not (is_value(x) or callable(x)):
             raise TypeError(
                 f"{stage.name}: updates at {keystr(path)} must be an array, "
                 f"got {type(x).__name__}"

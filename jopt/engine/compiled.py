@@ -87,7 +87,7 @@ class _Program:
             return self.jitted(*args)
         except TypeError:
             leaves, treedef = jax.tree.flatten(args)
-            fixed = {i: x for i, x in enumerate(leaves) if not _is_array(x)}
+            fixed = {i: x for i, x in enumerate(leaves) if not is_value(x)}
             if not fixed:
                 raise
         return _call_around(self.function, leaves, treedef, fixed)
@@ -98,7 +98,8 @@ def _program(function: Callable, batched: bool | None) -> _Program:
     return _Program(function)
 
 
-def _is_array(x: Any) -> bool:
+def is_value(x: Any) -> bool:
+    """Whether `jax.jit` takes it as an argument."""
     if isinstance(x, np.ndarray) and x.dtype.kind in "OSU":
         return False
     kinds = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
@@ -133,7 +134,7 @@ def _program_around(function, treedef, fixed):
             fixed[i] if i in fixed else next(arrays) for i in range(treedef.num_leaves)
         ]
         out, out_treedef = jax.tree.flatten(function(*treedef.unflatten(leaves)))
-        out_fixed = {i: x for i, x in enumerate(out) if not _is_array(x)}
+        out_fixed = {i: x for i, x in enumerate(out) if not is_value(x)}
         result["tree"] = out_treedef, out_fixed
         return [x for i, x in enumerate(out) if i not in out_fixed]
 
