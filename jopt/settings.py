@@ -209,11 +209,26 @@ def _check_arguments(signature: inspect.Signature, call: "Call", ranges: dict) -
         if value is None and type(None) in typing.get_args(parameter.annotation):
             continue
         if name in ranges:
+            _check_schedule(call.name, parameter, value)
             check_numbers(call.name, name, value, ranges[name])
         elif value is not None and (
             name.endswith("_dtype") or name.startswith("dtype_")
         ):
             check_floating_dtype(call.name, name, value)
+
+
+def _check_schedule(where: str, parameter: inspect.Parameter, value: Any) -> None:
+    """Refuse a function where its annotation says that only a number is known."""
+    said = parameter.annotation
+    if said in (Any, parameter.empty) or isinstance(said, str):
+        return
+    if Callable in map(typing.get_origin, (said, *typing.get_args(said))):
+        return
+    if callable(value) and not isinstance(value, jax.Array):
+        raise TypeError(
+            f"{where}: {parameter.name} must be a number, got {_kind(value)}; "
+            f"inject_hyperparams({where}) takes a schedule for it"
+        )
 
 
 def _kind(value: Any) -> str:

@@ -504,6 +504,13 @@ CALLS = {
     ),
     "group of no leaf": (lambda: jopt.groups({"bias": None}, ADAM).init(P), "bias"),
     "group of no setting": (lambda: jopt.groups({"w": {"lr": 1}}, ADAM), "'lr'"),
+    "lr_mult of a string": (
+        lambda: jopt.groups({"w": {"lr_mult": "1"}}, ADAM),
+        "lr_mult",
+    ),
+    "lr_mult NaN": (lambda: jopt.groups({"w": {"lr_mult": NAN}}, ADAM), "lr_mult"),
+    "schedule of b1": (lambda: jopt.adam(0.1, b1=lambda t: 0.9), "inject_hyperparams"),
+    "schedule of a factor": (lambda: jopt.scale(lambda t: 0.9), "step_size"),
     # calls
     "init of a function": (lambda: ADAM.init(jnp.sin), "params"),
     "init of a string": (lambda: ADAM.init("params"), "params"),

@@ -434,6 +434,35 @@ def test_layerwise_lr_decay():
     assert scheduled == jopt.layerwise_lr_decay(shapes, SCHEDULE, 0.5, first="embed")
 
 
+RATED = {
+    row.name: row
+    for row in reversed(ROWS)
+    if "learning_rate" in inspect.signature(_at(jopt, row.name)).parameters
+}
+
+
+@pytest.mark.parametrize("row", RATED.values(), ids=RATED)
+def test_lr_mult_is_a_factor_of_the_updates(row):
+    params = {"a": jnp.array([[0.5, -1.0], [2.0, 1.0]]), "b": jnp.array([1.5, -0.5])}
+    grads = jax.tree.map(lambda p: 0.3 * p + 0.1, params)
+    extra = {} if row.extra is None else row.extra(params)
+    if "value" in extra:
+        pytest.skip("its extra arguments are of other parameters")
+
+    def updates_of(group):
+        tx = jopt.groups({"a": group}, row.make())
+        with jax.disable_jit():
+            u, state = tx.update(grads, tx.init(params), params, **extra)
+            if row.name == "contrib.adopt":  # its first step is none
+                u, _ = tx.update(grads, state, params)
+            return u
+
+    plain, scaled = updates_of({}), updates_of(dict(lr_mult=0.25))
+    assert np.any(plain["a"])
+    np.testing.assert_allclose(scaled["a"], 0.25 * plain["a"], rtol=1e-6)
+    np.testing.assert_array_equal(scaled["b"], plain["b"])
+
+
 def test_layers_are_counted_in_the_order_of_their_numbers():
     params = {"net": {f"Block_{i}": {"w": 1.0} for i in range(2, 12)}, "out": 1.0}
     rates = jopt.layerwise_lr_decay(params, 1.0, 0.5, layers="**/Block_{}")

@@ -15,6 +15,7 @@ from ..base import (
     Schedule,
 )
 from ..engine import per_leaf, scalar, stateless_leaf, transformation
+from ..engine.stages import plan_of
 from ..numerics import norm
 from .combine import chain
 from .decay import decay_parts
@@ -125,7 +126,20 @@ def scale_by_learning_rate(
         return scale(sign)
     state = ScaleByScheduleState if is_scheduled(learning_rate) else EmptyState
     numbers = products("scale_by_learning_rate", sign, learning_rate=learning_rate)
-    return per_leaf(state, lambda p: {}, _times, by_leaf=numbers)
+    return per_leaf(state, lambda p: {}, _times_rate, by_leaf=numbers)
+
+
+def _times_rate(g, s, p, learning_rate):
+    return learning_rate * g, s
+
+
+_times_rate.__qualname__ = "scale_by_learning_rate"
+
+
+def ends_in_learning_rate(tx: GradientTransformation) -> bool:
+    """Whether a learning rate is the last factor of the updates, of all leaves."""
+    last = (plan_of(tx).stages or (None,))[-1]
+    return getattr(last, "update", None) is _times_rate and not last.masks
 
 
 @transformation

@@ -14,7 +14,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..parts.combine import chain, check_transformation, partition, set_to_zero
-from ..parts.scale import scale
+from ..parts.scale import ends_in_learning_rate, scale
 from ..parts.values import is_schedule
 from ..settings import Range, check_number, check_numbers
 from ..tree import partition_by
@@ -89,7 +89,24 @@ def _of_group(name: str, group: Any, default: Any) -> GradientTransformation:
     settings = dict(group)
     factor = settings.pop("lr_mult", None)
     tx = _with_settings(name, settings, default) if settings else default
-    return tx if factor is None else chain(tx, scale(factor))
+    if factor is None:
+        return tx
+    check_number("groups", f"rules[{name}]: lr_mult", factor, Range())
+    return _with_factor(tx, factor)
+
+
+def _with_factor(tx: GradientTransformation, factor: Any) -> GradientTransformation:
+    """The transformation with its updates times a factor.
+
+    Where a learning rate has the last word it takes the factor: a kernel more for the
+    leaves of the group would be to trace.
+    """
+    call = getattr(tx.update, "call", None)
+    rate = None if call is None else call.arguments.get("learning_rate")
+    is_one = isinstance(rate, (int, float)) or is_schedule(rate)
+    if is_one and ends_in_learning_rate(tx):
+        return call.replace(learning_rate=_times(rate, factor)).again()
+    return chain(tx, scale(factor))
 
 
 def _with_settings(name: str, settings: dict, default: Any) -> GradientTransformation:
