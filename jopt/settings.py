@@ -222,7 +222,7 @@ def _check_schedule(where: str, parameter: inspect.Parameter, value: Any) -> Non
     said = parameter.annotation
     if said in (Any, parameter.empty) or isinstance(said, str):
         return
-    if Callable in map(typing.get_origin, (said, *typing.get_args(said))):
+    if any(typing.get_origin(x) is Callable for x in (said, *typing.get_args(said))):
         return
     if callable(value) and not isinstance(value, jax.Array):
         raise TypeError(

@@ -15,7 +15,7 @@ from ..base import (
     Schedule,
 )
 from ..engine import per_leaf, scalar, stateless_leaf, transformation
-from ..engine.stages import plan_of
+from ..engine.stages import LeafStage, plan_of
 from ..numerics import norm
 from .combine import chain
 from .decay import decay_parts
@@ -138,8 +138,10 @@ _times_rate.__qualname__ = "scale_by_learning_rate"
 
 def ends_in_learning_rate(tx: GradientTransformation) -> bool:
     """Whether a learning rate is the last factor of the updates, of all leaves."""
-    last = (plan_of(tx).stages or (None,))[-1]
-    return getattr(last, "update", None) is _times_rate and not last.masks
+    return any(
+        isinstance(stage, LeafStage) and stage.update is _times_rate and not stage.masks
+        for stage in plan_of(tx).stages[-1:]
+    )
 
 
 @transformation

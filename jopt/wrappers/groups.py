@@ -101,8 +101,8 @@ def _with_factor(tx: GradientTransformation, factor: Any) -> GradientTransformat
     Where a learning rate has the last word it takes the factor: a kernel more for the
     leaves of the group would be to trace.
     """
-    call = getattr(tx.update, "call", None)
-    rate = None if call is None else call.arguments.get("learning_rate")
+    call: Any = getattr(tx.update, "call", None)
+    rate = getattr(call, "arguments", {}).get("learning_rate")
     is_one = isinstance(rate, (int, float)) or is_schedule(rate)
     if is_one and ends_in_learning_rate(tx):
         return call.replace(learning_rate=_times(rate, factor)).again()
