@@ -1,7 +1,7 @@
 """What happens to one leaf between two reductions, as one function."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -54,39 +54,47 @@ def _calls_of(leaf: Callable) -> Callable:
     worth_it = {}
 
     @jax.jit
-    def many(given, shared):
-        return [one(*arguments, shared) for arguments in given]
+    def many(given, own, shared):
+        return [one(*x, numbers, shared) for x, numbers in each_with(given, own)]
 
     @jax.jit
-    def batch(given, shared):
-        columns = jax.tree.map(lambda *xs: stack(xs), *given)
+    def batch(given, own, shared):
+        rows = [(*x, numbers) for x, numbers in each_with(given, own)]
+        columns = jax.tree.map(lambda *xs: stack(xs), *rows)
         out = jax.vmap(leaf, in_axes=(0, 0, 0, 0, None))(*columns, shared)
         slots, treedef = jax.tree.flatten(out)
         return [treedef.unflatten(row) for row in zip(*map(unstack, slots))]
 
-    def calls(given: list[tuple], shared: list, *, inline: bool) -> Iterator[tuple]:
-        if inline:
-            return (leaf(*arguments, shared) for arguments in given)
-        together, width = many, _width(len(given))
-        if len(given) >= _WIDTH and is_worth_it(given, shared):
-            together, width = batch, _WIDTH
-        return in_chunks(together, width, given, shared)
+    def each_with(given, own):
+        return zip(given, own * (len(given) // len(own)))
 
-    def is_worth_it(given, shared):
-        types = [tuple(map(jax.typeof, jax.tree.leaves(x))) for x in given]
+    def calls(given: list, own: list, shared: list, *, inline: bool) -> Iterator[tuple]:
+        if inline:
+            return (leaf(*x, numbers, shared) for x, numbers in zip(given, own))
+        together, width = many, _width(len(given))
+        if len(given) >= _WIDTH and is_worth_it(given, own, shared):
+            together, width = batch, _WIDTH
+        return in_chunks(together, width, given, own, shared)
+
+    def is_worth_it(given, own, shared):
+        types = [tuple(map(jax.typeof, jax.tree.leaves(x))) for x in zip(given, own)]
         key = (batching.get(), *types[0])
         if key not in worth_it:
             worth_it[key] = is_worth_a_batch(types[0]) and (
-                batching.get() is True or reduces(one, *given[0], shared)
+                batching.get() is True or reduces(one, *given[0], own[0], shared)
             )
         return worth_it[key] and len(set(types)) == 1
 
-    def in_chunks(together, width, given, shared):
+    def in_chunks(together, width, given, own, shared):
         whole = len(given) // width * width if width > 1 else 0
         for start in range(0, whole, width):
-            yield from together(given[start : start + width], shared)
-        for arguments in given[whole:]:
-            yield one(*arguments, shared)
+            chunk = slice(start, start + width)
+            yield from together(given[chunk], once(own[chunk]), shared)
+        for x, numbers in zip(given[whole:], own[whole:]):
+            yield one(*x, numbers, shared)
+
+    def once(own):  # numbers that all leaves of a call share are given once
+        return own[:1] if all(x is own[0] for x in own) else own
 
     return calls
 
@@ -127,7 +135,7 @@ def _is_python(x: Any) -> bool:
 OWN, SHARED = "own", "shared"
 
 
-def roles_of(rows: list[list]) -> tuple:
+def roles_of(rows: Sequence[list]) -> tuple:
     """What each number is to a kernel: a constant, shared by all leaves, or a leaf's.
 
     Each row is the numbers of some leaves. A Python number that is the same in all is

@@ -157,7 +157,7 @@ def _leafwise(plan: Plan, first: int, last: int, leaves: Leaves, states: list) -
         chosen = [(numbers[k][0], numbers[k][1][e]) for k, e in zip(ks, entry)]
         return jax.tree.flatten(chosen)
 
-    groups = collections.defaultdict(list)  # leaves that one trace is enough for
+    groups = collections.defaultdict(dict)  # leaves that one trace is enough for
     for i, live in enumerate(leaves.live):
         ks = tuple(k for k, part in enumerate(parts) if i in part.slots) if live else ()
         if ks:
@@ -166,23 +166,24 @@ def _leafwise(plan: Plan, first: int, last: int, leaves: Leaves, states: list) -
             row, form = flat(ks, tuple(entries[k].get(i, 0) for k in ks))
             rule = tuple(same[k] for k in ks)
             shape = leaves.g[i].shape, leaves.g[i].dtype
-            groups[rule, hint, form, shape].append((i, ks, row))
-    for (rule, hint, form, _), group in groups.items():
-        roles = roles_of([row for *_, row in group])
+            by_row = groups[rule, hint, form, shape]
+            by_row.setdefault(id(row), (row, []))[1].append((i, ks))
+    for (rule, hint, form, _), by_row in groups.items():
+        rows, alike = zip(*by_row.values())
+        group = [leaf for some in alike for leaf in some]
+        roles = roles_of(rows)
         kernel = kernel_of(plan, tuple(stages[k] for k in rule), hint, form, roles)
-        shared = taken(group[0][-1], roles, SHARED)
         traced = isinstance(leaves.g[group[0][0]], Tracer)  # if not, it is outside
         given = [
-            (
-                leaves.g[i],
-                tuple(parts[k].slots[i] for k in ks),
-                leaves.p[i],
-                taken(row, roles, OWN),
-            )
-            for i, ks, row in group
+            (leaves.g[i], tuple(parts[k].slots[i] for k in ks), leaves.p[i])
+            for i, ks in group
         ]
-        results = kernel(given, shared, inline=not traced or len(group) == 1)
-        for (i, ks, _), (u, new) in zip(group, results):
+        own = []
+        for row, some in zip(rows, alike):
+            own += [taken(row, roles, OWN)] * len(some)
+        shared = taken(rows[0], roles, SHARED)
+        results = kernel(given, own, shared, inline=not traced or len(group) == 1)
+        for (i, ks), (u, new) in zip(group, results):
             leaves.g[i] = u
             for k, slot in zip(ks, new):
                 parts[k].slots[i] = slot
