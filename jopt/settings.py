@@ -9,6 +9,7 @@ product knows the call that made it. Arguments are checked by their names, once,
 import functools
 import inspect
 import math
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -147,7 +148,7 @@ def check_array(where: str, name: str, value: Any, allowed: Range) -> None:
 def check_numbers(where: str, name: str, value: Any, allowed: Range) -> None:
     """Refuse what is not a number in the range, or a tree or mapping if these may be.
 
-    A schedule passes: it is checked where its value is used.
+    Of a schedule it is looked at how it is called; its value is checked at the step.
     """
     if isinstance(value, WeightDecay):
         if not allowed.kinds:
@@ -162,9 +163,31 @@ def check_numbers(where: str, name: str, value: Any, allowed: Range) -> None:
         if isinstance(value, Rules) and None in value.values():
             flat = [((jax.tree_util.DictKey(k),), v) for k, v in value.items()]
     for path, x in flat:
-        if not callable(x) or isinstance(x, jax.Array):
-            at = f"{name} at {jax.tree_util.keystr(path)}" if path else name
+        at = f"{name} at {jax.tree_util.keystr(path)}" if path else name
+        if _is_function(x):
+            _check_schedule(where, at, x)
+        else:
             check_number(where, at, x, allowed)
+
+
+def _check_schedule(where: str, name: str, value: Any) -> None:
+    """Refuse what cannot be called with the number of a step."""
+    if isinstance(value, type):
+        raise TypeError(
+            f"{where}: {name} must be a number or a schedule, got the class "
+            f"{value.__name__}"
+        )
+    try:
+        inspect.signature(value).bind(0)
+    except TypeError as error:
+        called = getattr(value, "__name__", _kind(value))
+        hint = "; did you forget to call it?" if "missing" in str(error) else ""
+        raise TypeError(
+            f"{where}: {name} must be a schedule, a function of the step alone, got "
+            f"{called}: {error}{hint}"
+        ) from None
+    except ValueError:  # some functions of C have no signature
+        return
 
 
 def rules_as_tree(name: str, value: Any, ranges: Mapping[str, Range] = _RANGES) -> Any:
@@ -181,14 +204,14 @@ def _on_hand(value: Any) -> bool:
 
 def check_floating_dtype(where: str, name: str, dtype: Any) -> None:
     """Refuse what is not the dtype of a float: a moment in integers never moves."""
+    is_array = isinstance(dtype, (jax.Array, np.ndarray, np.generic))
     try:
-        floating = jnp.issubdtype(jnp.dtype(dtype), jnp.inexact)
+        floating = not is_array and jnp.issubdtype(jnp.dtype(dtype), jnp.inexact)
     except TypeError:
-        raise TypeError(
-            f"{where}: {name} must be a floating dtype, got {dtype!r}"
-        ) from None
+        floating = False
     if not floating:
-        raise TypeError(f"{where}: {name} must be a floating dtype, got {dtype!r}")
+        got = _kind(dtype) if is_array else repr(dtype)
+        raise TypeError(f"{where}: {name} must be a floating dtype, got {got}")
 
 
 def check_integer(where: str, name: str, value: Any, low: int | None = 1) -> None:
@@ -201,34 +224,74 @@ def check_integer(where: str, name: str, value: Any, low: int | None = 1) -> Non
         raise ValueError(f"{where}: {name} must be at least {low}, got {value}")
 
 
+def check_bool(where: str, name: str, value: Any) -> None:
+    """Refuse what is neither True nor False, as "False" is not."""
+    is_bool = isinstance(value, (bool, np.bool_)) or (
+        isinstance(value, int) and value in (0, 1)
+    )
+    if not is_bool:
+        raise TypeError(
+            f"{where}: {name} must be True or False, got {_kind(value)}"
+            + (f" {value!r}" if isinstance(value, (str, int, float)) else "")
+        )
+
+
 def _check_arguments(signature: inspect.Signature, call: "Call", ranges: dict) -> None:
+    """Refuse what does not fit an argument's range or, if it has none, annotation."""
     for name, value in call.arguments.items():
         parameter = signature.parameters[name]
-        if value is parameter.default:
+        kinds = _kinds_of(parameter)
+        if value is parameter.default or (value is None and type(None) in kinds):
             continue
-        if value is None and type(None) in typing.get_args(parameter.annotation):
-            continue
-        if name in ranges:
-            _check_schedule(call.name, parameter, value)
-            check_numbers(call.name, name, value, ranges[name])
+        if name in ranges or _are_of_numbers(kinds):
+            _check_function(call.name, name, value, kinds)
+            usual = ANY if float in kinds else FINITE
+            check_numbers(call.name, name, value, ranges.get(name, usual))
+        elif kinds == (bool,):
+            check_bool(call.name, name, value)
+        elif kinds and all(map(_is_of_functions, kinds)):
+            check_function(call.name, name, value)
         elif value is not None and (
             name.endswith("_dtype") or name.startswith("dtype_")
         ):
             check_floating_dtype(call.name, name, value)
 
 
-def _check_schedule(where: str, parameter: inspect.Parameter, value: Any) -> None:
-    """Refuse a function where its annotation says that only a number is known."""
+def _kinds_of(parameter: inspect.Parameter) -> tuple:
+    """The types that the annotation of one value names; none where all may come."""
     said = parameter.annotation
-    if said in (Any, parameter.empty) or isinstance(said, str):
-        return
-    if any(typing.get_origin(x) is Callable for x in (said, *typing.get_args(said))):
-        return
-    if callable(value) and not isinstance(value, jax.Array):
+    many = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    if many or said is parameter.empty or isinstance(said, str):
+        return ()
+    kinds = typing.get_args(said) if _is_union(said) else (said,)
+    return () if Any in kinds else kinds
+
+
+def _is_union(said: Any) -> bool:
+    return typing.get_origin(said) in (typing.Union, types.UnionType)
+
+
+def _is_of_functions(kind: Any) -> bool:
+    return typing.get_origin(kind) is Callable
+
+
+def _are_of_numbers(kinds: tuple) -> bool:
+    numbers = {int, float, jax.Array, type(None)}
+    known = all(kind in numbers or _is_of_functions(kind) for kind in kinds)
+    return known and not {int, float}.isdisjoint(kinds)
+
+
+def _check_function(where: str, name: str, value: Any, kinds: tuple) -> None:
+    """Refuse a function where the annotation says that only a number is known."""
+    if kinds and not any(map(_is_of_functions, kinds)) and _is_function(value):
         raise TypeError(
-            f"{where}: {parameter.name} must be a number, got {_kind(value)}; "
+            f"{where}: {name} must be a number, got {_kind(value)}; "
             f"inject_hyperparams({where}) takes a schedule for it"
         )
+
+
+def _is_function(x: Any) -> bool:
+    return callable(x) and not isinstance(x, jax.Array)
 
 
 def _kind(value: Any) -> str:

@@ -509,6 +509,27 @@ CALLS = {
         "lr_mult",
     ),
     "lr_mult NaN": (lambda: jopt.groups({"w": {"lr_mult": NAN}}, ADAM), "lr_mult"),
+    "Nesterov by a string": (lambda: jopt.adam(0.1, nesterov="False"), "nesterov"),
+    "centered by an array": (lambda: jopt.rmsprop(0.1, centered=B), "centered"),
+    "rate of a class": (lambda: jopt.adam(dict), "learning_rate"),
+    "rate of no argument": (lambda: jopt.adam(lambda: 0.1), "learning_rate"),
+    "rate of two": (lambda: jopt.sgd({"w": lambda a, b: 0.1, "**": 0.1}), "'w'"),
+    "moments of an array": (lambda: jopt.adam(0.1, mu_dtype=B), "mu_dtype"),
+    "infinite offset": (
+        lambda: jopt.adafactor(0.1, decay_offset=float("inf")),
+        "offset",
+    ),
+    "clip by a number": (lambda: jopt.contrib.adopt(0.1, clip_value_fn=1.0), "clip_v"),
+    "Hessian of a string": (
+        lambda: jopt.contrib.sophia(0.1, hessian_diagonal_fn="g"),
+        "hessian_diagonal_fn",
+    ),
+    "axis 0.5": (lambda: jopt.adaptive_grad_clip(0.1, axis=0.5), "axis"),
+    "key of a function": (lambda: jopt.add_noise(0.1, 0.1, key=jnp.sin), "key"),
+    "Muon of numbers": (
+        lambda: jopt.contrib.muon(0.1, muon_weight_dimension_numbers={"w": 1}).init(P),
+        "dimension_numbers",
+    ),
     "schedule of b1": (lambda: jopt.adam(0.1, b1=lambda t: 0.9), "inject_hyperparams"),
     "schedule of a factor": (lambda: jopt.scale(lambda t: 0.9), "step_size"),
     # calls

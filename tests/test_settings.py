@@ -84,6 +84,34 @@ def test_repr_reads_like_the_call():
     assert repr(tx) == "masked(scale(1.0), ({'a': True}, (False,)))"
 
 
+METHODS = {row.name: row for row in reversed(ROWS)}
+
+
+def states_of(row, settings):
+    params = {"a": jnp.ones((2, 3)), "b": jnp.ones(2)}
+    extra = {} if row.extra is None else row.extra(params)
+
+    def two(params):
+        tx = row._replace(settings=settings).make()
+        return tx.update(params, tx.init(params), params, **extra)
+
+    return jax.eval_shape(two, params)
+
+
+@pytest.mark.parametrize("row", METHODS.values(), ids=METHODS)
+def test_a_whole_number_is_a_number(row):
+    """`adam(1)` is `adam(1.0)`, dtypes of the state included."""
+    signature = inspect.signature(row.make().update.call.factory)
+    for name, parameter in signature.parameters.items():
+        if not isinstance(row.settings.get(name, parameter.default), float):
+            continue
+        try:
+            expected = states_of(row, row.settings | {name: 1.0})
+        except ValueError:  # not in its range
+            continue
+        assert states_of(row, row.settings | {name: 1}) == expected, name
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 def test_repr_evaluates_to_its_equal(row):
     functions = {f.__name__: f for f in row.settings.values() if inspect.isroutine(f)}

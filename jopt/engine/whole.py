@@ -112,8 +112,9 @@ def setting_at(where: str, name: str, setting: Any, t: jax.Array, like: jax.Arra
 
 
 def _like_start(start: Any) -> Any:
-    """What a field that starts so has the shape of."""
-    return start([jnp.zeros(())]) if callable(start) else start
+    """A field that starts so: a boolean, or floats even if they start at an integer."""
+    start = start([jnp.zeros(())]) if callable(start) else start
+    return start if isinstance(start, bool) else jnp.asarray(start, float)
 
 
 def _alike(arrays: Any, like: Any = None) -> Any:

@@ -28,6 +28,7 @@ from ..parts.combine import chain, partition
 from ..parts.decay import decay_parts
 from ..parts.scale import scale_by_learning_rate
 from ..settings import NOT_NEGATIVE, check_integer
+from ..tree import keystr, spell
 from ..tree.selection import is_function
 from .adam import adamw
 
@@ -191,6 +192,12 @@ def dimension_numbers(spec: WeightDimNumOrFn, tree: Any) -> Any:
         return x is None or isinstance(x, MuonDimensionNumbers)
 
     named = dict(jax.tree_util.tree_flatten_with_path(spec, is_leaf=is_spec)[0])
+    for path, x in named.items():
+        if not is_spec(x):
+            raise TypeError(
+                f"weight_dimension_numbers at {keystr(path)} must be "
+                f"MuonDimensionNumbers or None, got {spell(x)}"
+            )
 
     def find(path, x):
         places = (path[:n] for n in range(len(path), -1, -1))

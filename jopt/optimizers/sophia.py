@@ -20,6 +20,7 @@ from ..base import (
 from ..engine import per_leaf, transformation
 from ..numerics import cast, ema, one_minus_power
 from ..parts.clip import clip
+from ..parts.combine import check_transformation
 from ..parts.scale import descend
 from ..settings import NOT_NEGATIVE, POSITIVE, check_integer
 
@@ -153,9 +154,10 @@ def scale_by_sophia(
         for Language Model Pre-training, ICLR 2024, arXiv:2305.14342.
     """
     check_integer("scale_by_sophia", "update_interval", update_interval)
-    estimator = with_extra_args_support(
-        hessian_diagonal_fn or hutchinson_estimator_diag_hessian()
-    )
+    if hessian_diagonal_fn is None:
+        hessian_diagonal_fn = hutchinson_estimator_diag_hessian()
+    check_transformation("scale_by_sophia", "hessian_diagonal_fn", hessian_diagonal_fn)
+    estimator = with_extra_args_support(hessian_diagonal_fn)
 
     def init_leaf(p):
         return dict(mu=jnp.zeros_like(p, dtype=mu_dtype), nu=jnp.zeros_like(p))

@@ -10,7 +10,7 @@ from .. import tree
 from ..base import EmptyState, GradientTransformationExtraArgs
 from ..engine import stateless_leaf, transformation
 from ..numerics import abs_sq, cast, compute_dtype, rms, safe_sqrt
-from ..settings import POSITIVE
+from ..settings import POSITIVE, check_integer
 
 __all__ = [
     "AdaptiveGradClipState",
@@ -241,6 +241,9 @@ def adaptive_grad_clip(
         Brock, De, Smith & Simonyan, High-Performance Large-Scale Image Recognition
         Without Normalization, ICML 2021, arXiv:2102.06171.
     """
+    for one in axis if isinstance(axis, tuple) else (axis,):
+        if one is not None:
+            check_integer("adaptive_grad_clip", "axis", one, low=None)
 
     def adaptive_grad_clip(g, p, numbers):
         clipping, eps = numbers

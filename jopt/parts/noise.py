@@ -38,6 +38,8 @@ def as_key(where: str, key: ArrayLike | None, seed: int | None) -> jax.Array:
     if isinstance(key, (bool, int, float, complex, str)):
         check_integer(where, "key", key, low=None)
         return jax.random.key(key)
+    if not hasattr(key, "dtype"):
+        raise TypeError(f"{where}: key must be a key or an integer, got {spell(key)}")
     key = jnp.asarray(key)
     if key.ndim == 0 and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
