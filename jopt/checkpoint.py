@@ -19,8 +19,8 @@ import numpy as np
 
 from .base import GradientTransformation, OptState, Params
 from .parts.combine import check_transformation
-from .tree import paths, spell
-from .tree.messages import children_of, listed
+from .tree import paths
+from .tree.messages import children_of, listed, spell
 from .wrappers.gate import is_array
 
 __all__ = ["StateReport", "load_state_dict", "state_dict"]

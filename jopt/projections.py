@@ -23,7 +23,7 @@ from .settings import (
     check_number,
     check_real,
 )
-from .tree import explain, keystr, spell
+from .tree.messages import explain, keystr, spell
 
 __all__ = [
     "projection_box",
