@@ -104,7 +104,8 @@ MORE = {
     "schedules": {"Schedule", *jopt.schedules._ELSEWHERE},
 }
 # Packages of their own files, and such as gather names from all.
-PACKAGES = "losses optimizers parts parts.linesearch reading schedules tree wrappers"
+PACKAGES = ["losses", "optimizers", "parts", "parts.linesearch", "projections"]
+PACKAGES += ["reading", "schedules", "tree", "wrappers"]
 GATHERING = ["", "contrib", "experimental", "transforms"]
 FILES = {
     name: importlib.import_module(name).__all__
@@ -113,7 +114,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("address", [*PACKAGES.split(), *GATHERING])
+@pytest.mark.parametrize("address", [*PACKAGES, *GATHERING])
 def test_packages_show_what_their_files_name(address):
     home = at(jopt, address)
     shown, more = set(dir(home)), MORE.get(address, set())

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..projections import on_simplex
+from ..projections.balls import on_simplex
 from ..settings import check_function
 from ..tree.messages import spell
 from .arguments import Input, Reduction, at_label, class_labels, loss
