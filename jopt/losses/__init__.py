@@ -12,6 +12,7 @@ and `ranking_softmax_loss` its `reduce_fn`.
 """
 
 from ..base import publish as _publish
+from .binary import *
 from .classification import *
 from .ctc import *
 from .divergence import *
