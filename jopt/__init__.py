@@ -19,6 +19,7 @@ from . import (
     tree_utils,
 )
 from .base import *
+from .base import publish as _publish
 from .checkpoint import *
 from .distributions import *
 from .engine import *
@@ -62,3 +63,18 @@ from .tree import (
 from .tree_utils import tree_map_params
 from .updates import *
 from .wrappers import *
+
+_publish(
+    globals(),
+    "assignment",
+    "contrib",
+    "experimental",
+    "losses",
+    "microbatching",
+    "perturbations",
+    "projections",
+    "schedules",
+    "transforms",
+    "tree",
+    "tree_utils",
+)

@@ -1,6 +1,7 @@
 """The words of the library: the protocol, its types and the empty states."""
 
 import dataclasses
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -178,3 +179,17 @@ class WeightDecay:
 
     def __repr__(self) -> str:
         return f"{self.kind}({self.value!r})"
+
+
+def publish(package: dict[str, Any], *more: str) -> None:
+    """Show of a package the names that it gathered, and of its modules only `more`.
+
+    Importing a file binds it in its package; a star import would hand it on.
+    """
+    names = [
+        name
+        for name, value in package.items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    ]
+    package["__all__"] = sorted({*names, *more})
+    package["__dir__"] = lambda: package["__all__"]

@@ -4,13 +4,14 @@ An entry is named by what it is and not by where it stands: the kind of the stat
 class without `ScaleBy` and `State`), the field, and the path of the parameter, as in
 `adam/mu/layers/0/w`. A state that holds others, of a chain, a mask or `MultiSteps` say,
 names its own fields alone; labels of a partition come first, `decay/adam/count`. The
-second state of a kind is `adam_2`, in the order of the chain.
+second state of a kind is `adam_2`, in the order of the chain. optax calls the states of
+Adam's relatives Adam's too: what such names stand for, the restoring `tx` knows.
 """
 
 import collections
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +20,8 @@ import numpy as np
 
 from .base import GradientTransformation, OptState, Params
 from .parts.combine import check_transformation
-from .tree import paths, spell
-from .tree.messages import children_of, listed
+from .tree import paths
+from .tree.messages import children_of, listed, spell
 from .wrappers.gate import is_array
 
 __all__ = ["StateReport", "load_state_dict", "state_dict"]
@@ -78,8 +79,9 @@ def load_state_dict(
     Args:
         tx: the transformation that is to go on. It need not be the one that was saved.
         params: the parameters, which may be abstract.
-        d: what `state_dict` returned, of jopt's state or optax's; a mapping such as
-            `np.load` returns will do. Floating numbers take the precision that the
+        d: what `state_dict` returned, of jopt's state or optax's, in which Adam's names
+            also do for `yogi`, `radam` and the like; a mapping such as `np.load`
+            returns will do. Floating numbers take the precision that the
             state has, and so do integers that it can hold; a shape never changes.
         partial: whether to keep the values of `tx.init(params)` where an entry is
             missing or does not fit, and to leave out what the state does not have.
@@ -109,7 +111,7 @@ def load_state_dict(
     missing = [] if "version" in d else ["version"]
     unused = dict.fromkeys(name for name in d if name != "version")
     reshaped, converted, kept = {}, {}, []
-    for i, (name, path, want) in enumerate(_named("load_state_dict", template)):
+    for i, (name, path, want) in enumerate(_named_as_in(d, template)):
         if not name:
             continue
         if name not in d:
@@ -140,7 +142,20 @@ def load_state_dict(
 # ------------------------------------------------------------------------------- names
 
 
-def _named(where: str, state: OptState) -> list[tuple[str, str, Any]]:
+def _named_as_in(d: Mapping, state: OptState) -> list[tuple[str, str, Any]]:
+    """By the state's own names, or by optax's if `d` has more of them."""
+    candidates = [_named("load_state_dict", state, of) for of in (type, _optax_s)]
+    return min(candidates, key=lambda named: sum(n not in d for n, *_ in named if n))
+
+
+def _optax_s(state: NamedTuple) -> type:
+    """The class that optax has for all its kin: `ScaleByAdamState`."""
+    return [c for c in type(state).__mro__ if hasattr(c, "_fields")][-1]
+
+
+def _named(
+    where: str, state: OptState, class_of: Callable[..., type] = type
+) -> list[tuple[str, str, Any]]:
     """The name of every leaf, its path below the field, and the leaf, in order.
 
     What is no array has no name.
@@ -154,7 +169,7 @@ def _named(where: str, state: OptState) -> list[tuple[str, str, Any]]:
     def in_state(node, label) -> Iterator:
         children = children_of(node) or ()
         if _is_namedtuple(node):
-            kind = once(label + _kind(type(node).__name__))
+            kind = once(label + _kind(class_of(node).__name__))
             for (key,), child in children:
                 if key.name.endswith(("state", "states")) or _has_states(child):
                     yield from in_field(child, label)

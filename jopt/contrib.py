@@ -1,5 +1,6 @@
 """optax's address for optimizers contributed to it; they live elsewhere."""
 
+from .base import publish as _publish
 from .optimizers import (
     COCOBState as COCOBState,
     DAdaptAdamWState as DAdaptAdamWState,
@@ -65,3 +66,5 @@ from .wrappers import (
     schedule_free_sgd as schedule_free_sgd,
     split_real_and_imaginary as split_real_and_imaginary,
 )
+
+_publish(globals())

@@ -253,6 +253,12 @@ def test_the_state_is_sharded_as_its_parameters():
 IMPORTED = {
     "adam": lambda lib: lib.adam(0.1),
     "adamw": lambda lib: lib.adamw(decaying, weight_decay=0.1),
+    "yogi": lambda lib: lib.yogi(0.1),
+    "radam": lambda lib: lib.radam(0.1),
+    "adamax": lambda lib: lib.adamax(0.1),
+    "adopt": lambda lib: lib.contrib.adopt(0.1),
+    "acprop": lambda lib: lib.contrib.acprop(0.1),
+    "two of a kind": lambda lib: lib.chain(lib.scale_by_adam(), lib.yogi(0.1)),
     "sgd": lambda lib: lib.sgd(0.1, momentum=0.9, nesterov=True),
     "lamb": lambda lib: lib.lamb(0.1),
     "lion": lambda lib: lib.lion(0.1),
@@ -286,6 +292,20 @@ def test_imports_a_state_of_optax(make):
     again, _ = jopt.load_state_dict(wrapped, params, d)
     assert list(jopt.state_dict(wrapped, again)) == list(
         jopt.state_dict(ours, ours.init(params))
+    )
+
+
+def test_adam_s_entries_are_adam_s_where_there_is_one():
+    """optax calls Yogi's state Adam's: it takes Adam's if nothing else is left."""
+    d = adams()
+    tx = jopt.chain(jopt.scale_by_yogi(), ADAM)
+    state, report = jopt.load_state_dict(tx, tree(), d, partial=True)
+    assert_same(state[1][0].mu["w"], d["adam/mu/w"])
+    assert report.missing[0] == "yogi/count" and not report.unused
+    both = jopt.chain(ADAM, jopt.scale_by_yogi())
+    saved = jopt.state_dict(both, filled(both.init(tree())))
+    assert_same(
+        jopt.load_state_dict(tx, tree(), saved)[0][0].mu["w"], saved["yogi/mu/w"]
     )
 
 

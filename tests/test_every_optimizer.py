@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import jopt
 from tests.catalogue import ROWS
 
-STEPS = 20
+STEPS = 12
 SHAPES = {"w": (4, 6), "stack": (2, 3, 4), "b": (6,), "s": ()}
 
 # By row and not by test, so that the runs of one row are there when they are compared.
@@ -40,27 +40,35 @@ def params_and_grads(dtype=np.float32, steps=STEPS):
 
 
 def optimize(tx, params, grads, extra=None):
-    """Parameters, state and all updates after the steps, in one compiled loop."""
-
-    def step(carry, g):
-        p, state = carry
-        u, state = tx.update(g, state, p, **(extra(p) if extra else {}))
-        return (jopt.apply_updates(p, u), state), u
-
-    @jax.jit
-    def loop(p, grads):
-        (p, state), updates = jax.lax.scan(step, (p, tx.init(p)), grads)
-        return p, state, updates
-
-    return loop(params, grads)
+    """Parameters, state and all updates after the steps, called one by one."""
+    state, updates = tx.init(params), []
+    for t in range(len(jax.tree.leaves(grads)[0])):
+        g = jax.tree.map(lambda x, t=t: x[t], grads)
+        u, state = tx.update(g, state, params, **(extra(params) if extra else {}))
+        params = jopt.apply_updates(params, u)
+        updates.append(u)
+    return params, state, jax.tree.map(lambda *u: jnp.stack(u), *updates)
 
 
 @functools.cache
 def run_of(row_id, dtype):
-    """A row's parameters, state and all updates after the steps, in `dtype`."""
+    """A row's parameters, state and all updates after the steps, in `dtype`.
+
+    Most of the time goes to compiling: what other tests call on these shapes is, with
+    an equal transformation, the program that was compiled here.
+    """
     row = next(row for row in ROWS if row.id == row_id)
     with jax.enable_x64(dtype == np.float64):
         return optimize(row.make(), *params_and_grads(dtype), row.extra)
+
+
+def first_update(row):
+    return {k: x[0] for k, x in run_of(row.id, np.float32)[2].items()}
+
+
+def is_of_the_whole_tree(row):
+    """Whether what is done to a leaf depends on the others."""
+    return row.whole_tree or row.extra or "nois" in row.name
 
 
 def one_step(row, params, grads, state=None):
@@ -81,12 +89,10 @@ def distance(a, b):
     return jax.tree.map(one, a, b)
 
 
-def assert_close(a, b, rtol, slack=None):
+def assert_close(a, b, rtol):
     chex.assert_trees_all_equal_structs(a, b)
-    off = distance(a, b)
-    slack = jax.tree.map(lambda _: 0.0, off) if slack is None else slack
-    for (path, d), s in zip(jax.tree.leaves_with_path(off), jax.tree.leaves(slack)):
-        assert d <= rtol + s, f"{jax.tree_util.keystr(path)}: {d:.2e} > {rtol + s:.2e}"
+    for path, d in jax.tree.leaves_with_path(distance(a, b)):
+        assert d <= rtol, f"{jax.tree_util.keystr(path)}: {d:.2e} > {rtol:.2e}"
 
 
 def types(tree):
@@ -98,11 +104,11 @@ def optax_rules():
     return jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
 
 
-def optimize_optax(row, dtype):
+def optimize_optax(row):
     strict, raising = optax_rules()
     # Operation by operation: these are compiled once for all rows.
-    with jax.enable_x64(dtype == np.float64), strict, raising, jax.disable_jit():
-        return optimize(row.make_optax(), *params_and_grads(dtype), row.extra)
+    with jax.enable_x64(True), strict, raising, jax.disable_jit():
+        return optimize(row.make_optax(), *params_and_grads(np.float64), row.extra)
 
 
 # ------------------------------------------------------------------------- mathematics
@@ -144,21 +150,15 @@ def reference(row, params, grads):
 def test_equals_optax(row):
     if row.optax is None:
         pytest.skip("optax has no such transformation")
-    exact, _, exact_updates = optimize_optax(row, np.float64)
+    # In float64: float32 is near that in `test_equals_its_paper`.
+    want, _, want_updates = optimize_optax(row)
     got, _, updates = run_of(row.id, np.float64)
     if row.differs:
         with pytest.raises(AssertionError):
-            assert_close(got, exact, 1e-6)
+            assert_close(got, want, 1e-6)
         return
-    assert_close(got, exact, row.rtol64)
-    assert_close(updates, exact_updates, row.rtol64)
-    # In float32 as near as optax is to itself in float64: its 1 - b**t is off by 1e-5.
-    want, their_state, _ = optimize_optax(row, np.float32)
-    got, state, _ = run_of(row.id, np.float32)
-    assert_close(got, want, row.rtol, slack=distance(want, exact))
-    assert [x.shape for x in jax.tree.leaves(state)] == [
-        jnp.shape(x) for x in jax.tree.leaves(their_state)
-    ]
+    assert_close(got, want, row.rtol64)
+    assert_close(updates, want_updates, row.rtol64)
 
 
 @rows
@@ -171,7 +171,7 @@ def test_state_reads_as_optax_s(row):
         theirs = row.make_optax().init(params)
     same_state(ours, theirs)
     # and a state made by optax can be continued
-    one_step(row, params, params, theirs)
+    jax.eval_shape(functools.partial(one_step, row), params, params, theirs)
 
 
 def same_state(ours, theirs):
@@ -218,34 +218,39 @@ def test_descends(row):
 # ------------------------------------------------------------------------ low precision
 
 PAIRS = [("bfloat16", "float32"), ("bfloat16", "bfloat16"), ("float16", "float16")]
-CASES = [(row, *pair) for row in ROWS for pair in PAIRS[: 3 if row in METHODS else 1]]
+
+
+@pytest.mark.parametrize("param_dtype, grad_dtype", PAIRS)
+@rows
+def test_types_are_stable(row, param_dtype, grad_dtype):
+    params, grads = random_tree(0, param_dtype), random_tree(1, grad_dtype)
+    state = jax.eval_shape(row.make().init, params)
+    step = functools.partial(one_step, row)
+    updates, new_state = jax.eval_shape(step, params, grads, state)
+    assert types(new_state) == types(state)
+    assert types(updates) == types(grads)
+    new = jax.eval_shape(jopt.apply_updates, params, updates)
+    assert types(new) == types(params)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(state) if is_float(x))
 
 
 def is_float(x):
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
-@pytest.mark.parametrize(
-    "row, param_dtype, grad_dtype", CASES, ids=lambda x: getattr(x, "id", x)
-)
-def test_types_are_stable_and_values_finite(row, param_dtype, grad_dtype):
+@pytest.mark.parametrize("param_dtype, grad_dtype", [PAIRS[0], PAIRS[2]])
+@methods
+def test_values_are_finite(row, param_dtype, grad_dtype):
     params = random_tree(0, param_dtype)
-    tx = row.make()
-    state = tx.init(params)
-    step = jax.jit(lambda g, s, p: one_step(row, p, g, s))
+    state = row.make().init(params)
     before = types(state)
     small = float(jnp.finfo(grad_dtype).smallest_subnormal)
     for scale in (0.0, small, 1e-4, 1.0, 300.0):
         grads = {k: jnp.full_like(x, scale, grad_dtype) for k, x in params.items()}
-        updates, state = step(grads, state, params)
-        assert types(state) == before
-        assert types(updates) == types(grads)
-        new = jopt.apply_updates(params, updates)
-        assert types(new) == types(params)
-        chex.assert_tree_all_finite(updates)
+        updates, state = one_step(row, params, grads, state)
+        assert types(state) == before and types(updates) == types(grads)
         floats = [x for x in jax.tree.leaves(state) if is_float(x)]
-        chex.assert_tree_all_finite(floats)
-    assert all(x.dtype == jnp.float32 for x in floats)
+        chex.assert_tree_all_finite((updates, floats))
 
 
 # ---------------------------------------------------------------------- transformations
@@ -264,16 +269,17 @@ def test_jit_equals_eager_and_compiled_once(row):
         return one_step(row, p, g, s)
 
     jitted, jitted_state = step(grads, state, params)
-    eager, eager_state = one_step(row, params, grads, state)
-    assert_close(eager, jitted, 1e-6)
+    assert_close(first_update(row), jitted, 1e-6)
+    # Operation by operation, each of which is compiled for each shape.
+    some = SHAPES if is_of_the_whole_tree(row) else ("w",)
     with jax.disable_jit():
-        plain, _ = one_step(row, params, grads, state)
-    assert_close(plain, jitted, 3e-6)
+        plain, _ = one_step(row, *({k: x[k] for k in some} for x in (params, grads)))
+    assert_close(plain, {k: jitted[k] for k in some}, 3e-6)
 
     step(jitted, jitted_state, params)
     assert traces == 1
     with count_compiles() as compiled:
-        one_step(row, params, grads, eager_state)
+        one_step(row, params, grads, jitted_state)
     assert not compiled, "an equal transformation, rebuilt, must not compile again"
 
 
@@ -301,7 +307,7 @@ def test_vmap_equals_a_loop(row):
     batch = jax.tree.map(lambda *x: jnp.stack(x), *trees)
     tx = row.make()
     state = jax.vmap(tx.init)(batch)
-    got, _ = jax.vmap(tx.update)(batch, state, batch)
+    got, _ = jax.jit(jax.vmap(tx.update))(batch, state, batch)
     for i, p in enumerate(trees):
         want, _ = tx.update(p, tx.init(p), p)
         assert_close({k: x[i] for k, x in got.items()}, want, 3e-6)
@@ -328,9 +334,8 @@ def test_sharded_equals_unsharded(row):
     mesh = jax.make_mesh(
         (4, 2), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2
     )
-    specs = {"w": ("x", "y"), "b": ("y",)}
-    shapes = {k: SHAPES[k] for k in specs}
-    params, grads = random_tree(0, shapes=shapes), random_tree(1, shapes=shapes)
+    specs = {"w": ("x", "y"), "stack": (), "b": ("y",), "s": ()}
+    params, grads = random_tree(0), random_tree(1)
 
     def shard(tree):
         return {
@@ -338,15 +343,14 @@ def test_sharded_equals_unsharded(row):
             for k, x in tree.items()
         }
 
-    want, _ = one_step(row, params, grads)
     sharded = shard(params)
     state = jax.jit(row.make().init)(sharded)
     for x in jax.tree.leaves(state):
-        for k, s in shapes.items():
+        for k, s in SHAPES.items():
             if x.shape == s and x.ndim > 0:
                 assert x.sharding.is_equivalent_to(sharded[k].sharding, x.ndim)
     got, _ = one_step(row, sharded, shard(grads), state)
-    assert_close(got, want, 3e-6)
+    assert_close(got, first_update(row), 3e-6)
 
 
 # ------------------------------------------------------------------------------- leaves
@@ -395,15 +399,14 @@ def test_complex_parameters(row):
     def of_real(function):
         return lambda p, *args: function(real_part(p), *args)
 
-    @jax.jit
-    def both(params, grads):
-        turned = jax.tree.map(jax.lax.complex, params, params)
-        as_complex = functools.partial(jax.tree.map, lambda x: x.astype(jnp.complex64))
-        runs = (params, grads), (as_complex(params), as_complex(grads))
-        runs += ((turned, as_complex(grads)),)
-        return [optimize(tx, *run, extra)[0] for run in runs]
-
-    real, same, turned = both(params, grads)
+    as_complex = functools.partial(jax.tree.map, lambda x: x.astype(jnp.complex64))
+    turned = jax.tree.map(jax.lax.complex, params, params)
+    real = run_of(row.id, np.float32)[2]
+    same, turned = (
+        optimize(tx, p, as_complex(grads), extra)[2]
+        for p in (as_complex(params), turned)
+    )
+    real = jax.tree.map(lambda x: x[:2], real)
     assert_close(real_part(same), real, row.f32_rtol)
     for x, y in zip(jax.tree.leaves(same), jax.tree.leaves(turned)):
         assert x.dtype == y.dtype == jnp.complex64
@@ -413,7 +416,7 @@ def test_complex_parameters(row):
 
 @methods
 def test_masked_equals_alone(row):
-    if row.whole_tree or row.extra or "nois" in row.name:
+    if is_of_the_whole_tree(row):
         pytest.skip("it looks at the whole tree")
     params, grads = random_tree(0), random_tree(1)
     mask = {"w": True, "stack": False, "b": True, "s": False}
@@ -478,14 +481,15 @@ def test_hyperparameters_may_be_traced(row):
         pytest.skip("it has none")
     params, grads = random_tree(0), random_tree(1)
     extra = row.extra(params) if row.extra else {}
-    want, _ = one_step(row, params, grads)
 
-    @jax.jit
     def step(numbers):
         tx = type(row)(row.name, row.settings | numbers).make()
         return tx.update(grads, tx.init(params), params, **extra)[0]
 
-    assert_close(step(numbers), want, 2e-5)
+    if row in METHODS:
+        assert_close(jax.jit(step)(numbers), first_update(row), 2e-5)
+    else:
+        jax.eval_shape(step, numbers)
 
 
 @rows

@@ -1,9 +1,12 @@
 """Every public name of optax under the same address, with the same parameters."""
 
 import enum
+import importlib
 import inspect
 import pathlib
+import pkgutil
 import re
+import sys
 import warnings
 
 import optax
@@ -92,6 +95,44 @@ def test_every_name_is_in_the_table():
         for name in re.findall(r"`(\w+)`", names)
     }
     assert listed == set(NAMES) - set(LEFT_OUT)
+
+
+# What a package shows besides the names of its own files.
+MORE = {
+    "": {module.split(".")[0] for module in MODULES[1:]} - {"second_order"},
+    "experimental": {"aggregating"},
+    "schedules": {"Schedule", *jopt.schedules._ELSEWHERE},
+}
+# Packages of their own files, and such as gather names from all.
+PACKAGES = ["losses", "optimizers", "parts", "parts.linesearch", "projections"]
+PACKAGES += ["reading", "schedules", "tree", "wrappers"]
+GATHERING = ["", "contrib", "experimental", "transforms"]
+FILES = {
+    name: importlib.import_module(name).__all__
+    for _, name, is_package in pkgutil.walk_packages(jopt.__path__, "jopt.")
+    if not is_package or name == "jopt.engine"
+}
+
+
+@pytest.mark.parametrize("address", [*PACKAGES, *GATHERING])
+def test_packages_show_what_their_files_name(address):
+    home = at(jopt, address)
+    shown, more = set(dir(home)), MORE.get(address, set())
+    assert more <= shown == set(home.__all__)
+    if address in GATHERING:
+        assert shown - more <= set().union(*FILES.values())
+    else:
+        mine = [names for file, names in FILES.items() if f"{home.__name__}." in file]
+        assert shown - more == set().union(*mine)
+    # Importing a file binds it in its package, and in no other.
+    for name in {name for name in vars(home) if name[0] != "_"} - shown:
+        assert vars(home)[name] is sys.modules.get(f"{home.__name__}.{name}"), name
+
+
+def test_files_name_no_modules():
+    for file, names in FILES.items():
+        values = vars(sys.modules[file])
+        assert not [name for name in names if inspect.ismodule(values[name])]
 
 
 def parameters(function):

@@ -49,6 +49,9 @@ def test_paths():
         ("head", ["head/bias", "head/w"]),
         ("embed", ["embed"]),
         ("layers/?/w", ["layers/0/w", "layers/1/w"]),
+        ("layers/[1-9]/w", ["layers/1/w"]),
+        ("layers/[!1-9]/[vw]", ["layers/0/w"]),
+        ("[eh]*", ["embed", "head/bias", "head/w"]),
         ("layers/**", [p for p in PATHS if p.startswith("layers")]),
         ("**", PATHS),
         (re.compile(r"\d/w$"), ["layers/0/w", "layers/1/w"]),
@@ -70,6 +73,37 @@ def test_a_pattern_that_chooses_nothing_is_an_error(which):
     tx = jopt.masked(jopt.scale(2.0), which)
     with pytest.raises(ValueError, match=r"mask: the pattern"):
         jax.jit(tx.init)(PARAMS)
+
+
+@pytest.mark.parametrize(
+    "pattern, keys",
+    [
+        ("w[[]0]", ["w[0]"]),
+        ("w[[][0-9]]", ["w[0]"]),
+        ("w[0]", ["w0"]),
+        ("w[!]*", ["w[!]"]),
+        ("w[^x]", ["w^"]),
+        ("w[]]", ["w]"]),
+        ("[!]w]*", ["v/a", "v-"]),
+        ("v[+-]", ["v-"]),
+        ("v[+-9]*", ["v-"]),
+        ("v[a-]", ["v-"]),
+        (r"[\w]*", ["w0", "w[!]", "w[0]", "w]", "w^"]),
+    ],
+)
+def test_classes_of_characters(pattern, keys):
+    tree = {k: 0 for k in ("v-", "w0", "w[!]", "w[0]", "w]", "w^")} | {"v": {"a": 0}}
+    shown = jax.tree.leaves(jopt.tree.select(tree, pattern))
+    assert [p for p, x in zip(jopt.tree.paths(tree), shown) if x] == keys
+
+
+def test_a_bracket_that_is_meant_as_such():
+    with pytest.raises(
+        ValueError, match=r"'w\[1\]' matches no leaf.*a bracket of a key"
+    ):
+        jopt.tree.select({"w[1]": 0}, "w[1]")
+    with pytest.raises(ValueError, match=r"'\[z-a\]' matches no leaf"):
+        jopt.tree.select({"w": 0}, "[z-a]")
 
 
 def test_a_mask_is_matched_by_keys_and_not_by_containers():

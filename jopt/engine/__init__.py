@@ -22,7 +22,7 @@ from ..base import (
     Params,
     Updates,
 )
-from ..tree import spell
+from ..tree.messages import spell
 from . import run
 from .batches import batch_leaves
 from .checks import Unchecked, checking

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..tree import keystr, spell
-from ..tree.messages import children_of, listed
+from ..tree.messages import children_of, keystr, listed, spell
 from .compiled import is_value
 from .leaves import Leaves, types_of
 from .stages import WholeStage

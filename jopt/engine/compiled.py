@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from ..tree import keystr, spell
+from ..tree.messages import keystr, spell
 from .batches import batching
 
 __all__ = []

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from ..numerics import cast, compute_dtype
-from ..tree import spell
+from ..tree.messages import spell
 from .batches import batching, is_worth_a_batch, reduces, stack, unstack
 from .leaves import is_complex, is_inexact
 from .stages import LeafStage, Plan

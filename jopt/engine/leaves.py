@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from ..base import MaskedNode, Params, Updates
-from ..tree import explain, keystr, select, spell
+from ..tree import select
+from ..tree.messages import explain, keystr, spell
 from .compiled import deleted, is_deleted
 from .stages import Mask
 from .types import strong

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ..base import MaskedNode
 from ..numerics import compute_dtype, safe_increment
-from ..tree import explain
+from ..tree.messages import explain
 from .checks import COUNT, check_leaf, is_class, is_like
 from .leaves import Leaves, View
 from .stages import LeafStage

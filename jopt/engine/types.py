@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..tree import explain
+from ..tree.messages import explain
 
 __all__ = []
 

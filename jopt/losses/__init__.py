@@ -11,6 +11,8 @@ that of the losses which count. Dice losses have optax's own `reduction`, over c
 and `ranking_softmax_loss` its `reduce_fn`.
 """
 
+from ..base import publish as _publish
+from .binary import *
 from .classification import *
 from .ctc import *
 from .divergence import *
@@ -20,3 +22,5 @@ from .ranking import *
 from .regression import *
 from .segmentation import *
 from .self_supervised import *
+
+_publish(globals())

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ..settings import Range, check_integer
-from ..tree import spell
+from ..tree.messages import spell
 from .arguments import Input, Reduction, loss, real
 from .arithmetic import surprisal, within
 

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..projections import on_simplex
+from ..projections.balls import on_simplex
 from ..settings import check_function
-from ..tree import spell
+from ..tree.messages import spell
 from .arguments import Input, Reduction, at_label, class_labels, loss
 from .arithmetic import below_top, weighted, within
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ..settings import NOT_NEGATIVE, POSITIVE, check_number
-from ..tree import spell
+from ..tree.messages import spell
 from .arguments import Input, Reduction, loss, real
 from .arithmetic import log_total, masked, power
 from .regression import unit

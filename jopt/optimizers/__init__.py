@@ -1,3 +1,4 @@
+from ..base import publish as _publish
 from .acprop import *
 from .adabelief import *
 from .adadelta import *
@@ -35,3 +36,5 @@ from .sign_sgd import *
 from .sm3 import *
 from .sophia import *
 from .yogi import *
+
+_publish(globals())

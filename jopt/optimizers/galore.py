@@ -25,7 +25,7 @@ from ..numerics import cast, compute_dtype, safe_increment
 from ..parts.combine import check_transformation
 from ..parts.scale import descend
 from ..settings import FINITE, check_integer
-from ..tree import spell
+from ..tree.messages import spell
 from .adam import scale_by_adam
 from .muon import MuonDimensionNumbers, dimension_numbers
 

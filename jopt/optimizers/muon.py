@@ -28,7 +28,7 @@ from ..parts.combine import chain, partition
 from ..parts.decay import decay_parts
 from ..parts.scale import scale_by_learning_rate
 from ..settings import NOT_NEGATIVE, check_integer
-from ..tree import keystr, spell
+from ..tree.messages import keystr, spell
 from ..tree.selection import is_function
 from .adam import adamw
 

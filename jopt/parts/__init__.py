@@ -1,3 +1,4 @@
+from ..base import publish as _publish
 from .accumulate import *
 from .apply import *
 from .average import *
@@ -14,3 +15,5 @@ from .normalize import *
 from .per_example import *
 from .reduce_on_plateau import *
 from .scale import *
+
+_publish(globals())

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from .. import tree
 from ..base import EmptyState, GradientTransformationExtraArgs
 from ..engine import stateless_leaf, transformation
 from ..numerics import abs_sq, cast, compute_dtype, rms, safe_sqrt
 from ..settings import POSITIVE, check_integer
+from ..tree.norms import scaled_norm
 
 __all__ = [
     "AdaptiveGradClipState",
@@ -85,7 +85,7 @@ def clip_by_global_norm(
     """
 
     def reduce(gs, ps):
-        root, scale = tree.scaled_norm(gs, axis_name)
+        root, scale = scaled_norm(gs, axis_name)
         inside = root / scale < max_norm
         # Two factors, since their product may be out of range; both are 1 inside.
         return jnp.where(inside, 1, scale), jnp.where(inside, 1, max_norm / root)

@@ -16,7 +16,7 @@ from ..base import (
 )
 from ..engine import from_plan, stateless_leaf, transformation
 from ..engine.stages import Mask, in_sequence, no_stage, plan_of, under_mask
-from ..tree import keystr
+from ..tree.messages import keystr
 from ..tree.selection import is_function, takes_a_path
 
 __all__ = [

@@ -11,7 +11,7 @@ from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..numerics import cast, compute_dtype
 from ..settings import NOT_NEGATIVE, POSITIVE
-from ..tree import explain, spell
+from ..tree.messages import explain, spell
 from .noise import as_key
 from .per_example import per_example_global_norm_clip
 

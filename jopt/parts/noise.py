@@ -16,7 +16,7 @@ from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..numerics import cast, compute_dtype, safe_increment
 from ..settings import FINITE, check_integer
-from ..tree import spell
+from ..tree.messages import spell
 
 __all__ = ["AddNoiseState", "add_noise"]
 

@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 
-from .. import tree
 from ..base import EmptyState, GradientTransformationExtraArgs
 from ..engine import stateless_leaf, transformation
 from ..numerics import norm, rms
+from ..tree.norms import scaled_norm
 
 __all__ = [
     "NormalizeState",
@@ -68,7 +68,7 @@ def normalize() -> GradientTransformationExtraArgs:
         root, scale = norm
         return g * scale / root
 
-    return stateless_leaf(normalize, reduce=lambda gs, ps: tree.scaled_norm(gs))
+    return stateless_leaf(normalize, reduce=lambda gs, ps: scaled_norm(gs))
 
 
 @transformation
@@ -95,7 +95,7 @@ def normalize_by_update_norm(
     """
 
     def reduce(gs, ps):
-        root, scale = tree.scaled_norm(gs)
+        root, scale = scaled_norm(gs)
         return scale, root + eps * scale, scale_factor
 
     def normalize_by_update_norm(g, p, numbers):

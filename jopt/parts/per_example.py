@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from .. import tree
 from ..base import Updates
 from ..numerics import cast, compute_dtype
-from ..tree import keystr, spell
+from ..tree.messages import keystr, spell
 from .clip import shrink
 
 __all__ = ["per_example_global_norm_clip", "per_example_layer_norm_clip"]

@@ -1,15 +1,9 @@
 """What an optimizer is made of and where it stands: tables, numbers, measurements."""
 
-from .describe import describe
-from .hyperparameters import hyperparams, set_hyperparams
-from .metrics import metrics
-from .table import Description, ParamRow
+from ..base import publish as _publish
+from .describe import *
+from .hyperparameters import *
+from .metrics import *
+from .table import *
 
-__all__ = [
-    "Description",
-    "ParamRow",
-    "describe",
-    "hyperparams",
-    "metrics",
-    "set_hyperparams",
-]
+_publish(globals())

@@ -9,7 +9,7 @@ Numbers of steps are static integers (`1e4` is one); other numbers may be traced
 differentiate or `vmap` over them, and are then not checked.
 """
 
-from ..base import Schedule as Schedule
+from ..base import Schedule as Schedule, publish as _publish
 from .cooldown import *
 from .cycle import *
 from .decay import *
@@ -36,5 +36,4 @@ def __getattr__(name: str):
     return getattr(wrappers, name)
 
 
-def __dir__():
-    return [*globals(), *_ELSEWHERE]
+_publish(globals(), *_ELSEWHERE)

@@ -5,12 +5,13 @@ node. Trees that are combined must have one structure, and an error names the le
 where they differ.
 """
 
+from ..base import publish as _publish
 from .arithmetic import *
 from .like import *
-from .messages import explain, keystr, spell
 from .moments import *
 from .norms import *
-from .norms import scaled_norm
 from .reductions import *
 from .selection import *
 from .states import *
+
+_publish(globals())

@@ -39,12 +39,12 @@ def select(tree: Any, which: Any, *, name: str = "which") -> Any:
 
     Args:
         tree: any pytree.
-        which: a glob over the keys, `"**/bias"` (`*` and `?` stay within a key, `**`
-            goes over any number, and what names a node chooses all below it); a
-            compiled regular expression, searched for in the path; a list of such; a
-            function of `(path, leaf)`, or of the tree that returns any of the others; a
-            tree of booleans or a prefix of one, matched by keys, whatever the
-            containers.
+        which: a glob over the keys, `"**/bias"` (`*`, `?`, `[0-9]` and `[!0-9]` stay
+            within a key, `**` goes over any number, and what names a node chooses all
+            below it; a bracket itself is `[[]`); a compiled regular expression,
+            searched for in the path; a list of such; a function of `(path, leaf)`, or
+            of the tree that returns any of the others; a tree of booleans or a prefix
+            of one, matched by keys, whatever the containers.
         name: what to call `which` in messages.
 
     Returns:
@@ -215,9 +215,9 @@ def _matches(tree: Any, patterns: Any, name: str) -> Any:
 def _no_leaf(pattern: str, tree: Any) -> str:
     names = paths(tree)
     near = difflib.get_close_matches(pattern, names, 5, 0) or names
-    return (
-        f"the pattern {pattern!r} matches no leaf; the nearest paths are {listed(near)}"
-    )
+    found = f"the pattern {pattern!r} matches no leaf; the nearest paths are "
+    hint = ' (a bracket of a key is "[[]" in a glob)' if "[" in str(near) else ""
+    return found + listed(near) + hint
 
 
 @functools.lru_cache(maxsize=1024)
@@ -238,9 +238,21 @@ def _search(pattern: str | re.Pattern, path: str) -> bool:
 
 
 def _glob(pattern: str) -> str:
-    parts = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[(?:![^/]|[^/!])[^]/]*\])", pattern)
     words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(words.get(part, re.escape(part)) for part in parts)
+    parts[::2] = map(re.escape, parts[::2])
+    parts[1::2] = [words.get(sign) or _class(sign) for sign in parts[1::2]]
+    return "".join(parts)
+
+
+def _class(sign: str) -> str:
+    """One of `[0-9]` or, with `!`, none of it, and never the slash; as in `fnmatch`."""
+    no, characters = ("^", sign[2:-1]) if sign[1] == "!" else ("", sign[1:-1])
+    escaped = re.sub(r"([^\w-])", r"\\\1", characters)
+    try:
+        return re.compile(f"(?!/)[{no}{escaped}]").pattern
+    except re.error:
+        return "(?!)"  # of a range from z to a there is none
 
 
 def _has_hidden(tree: Any) -> bool:

@@ -1,3 +1,4 @@
+from ..base import publish as _publish
 from .apply_if_finite import *
 from .conditionally import *
 from .eval_params import *
@@ -11,3 +12,5 @@ from .sam import *
 from .schedule_free import *
 from .split_real_and_imaginary import *
 from .with_metrics import *
+
+_publish(globals())

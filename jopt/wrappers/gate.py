@@ -18,8 +18,8 @@ from ..base import (
 from ..engine.leaves import Leaves, is_inexact
 from ..engine.types import in_types_of, is_array, keep_types, strong
 from ..parts.apply import remember_sums, sums
-from ..tree import explain, keystr, spell
 from ..tree.joined import Joint, joined
+from ..tree.messages import explain, keystr, spell
 
 __all__ = []
 

@@ -22,7 +22,7 @@ from ..engine.types import in_types_of, is_array, keep_types
 from ..numerics import abs_sq, compute_dtype, safe_increment
 from ..parts.combine import check_transformation
 from ..settings import check_floating_dtype, check_integer
-from ..tree import explain, spell
+from ..tree.messages import explain, spell
 from .gate import check_state, choose_step, live_leaves, zeros
 
 __all__ = [

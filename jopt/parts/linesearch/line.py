@@ -13,7 +13,7 @@ from ...base import Params, Updates
 from ...engine import per_leaf, scalar
 from ...engine.leaves import Leaves
 from ...numerics import cast, compute_dtype
-from ...tree import explain, spell
+from ...tree.messages import explain, spell
 
 __all__ = []
 
