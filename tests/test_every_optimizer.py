@@ -149,6 +149,7 @@ def test_equals_optax(row):
     if row.differs:
         with pytest.raises(AssertionError):
             assert_close(got, exact, 1e-6)
+            assert_close(updates, exact_updates, 1e-6)
         return
     assert_close(got, exact, row.rtol64)
     assert_close(updates, exact_updates, row.rtol64)
