@@ -39,6 +39,11 @@ def averaged(p, gs, *, learning_rate, **settings):
     return p - learning_rate * sum(references.ema(p, gs, **settings))
 
 
+def of_tall_matrices(p, gs, **settings):
+    """Muon where its factor, the root of max(1, fan_out / fan_in), is one."""
+    return references.muon(p.T, [g.T for g in gs], **settings).T
+
+
 RATED = dict(b1=0.5, b2=0.8, eps=1e-3, eps_root=1e-4)
 # Name, settings, the reference of the optimizer at a rate of one, and its settings.
 ALONE = [
@@ -103,6 +108,7 @@ ALONE = [
         references.ademamix,
         None,
     ),
+    ("contrib.scale_by_muon", dict(beta=0.8), of_tall_matrices, dict(beta=0.8)),
     ("contrib.scale_by_adopt", dict(b1=0.5, b2=0.8), references.adopt, None),
     (
         "contrib.scale_by_simplified_ademamix",
@@ -147,6 +153,37 @@ def test_parts_equal_optax_and_the_paper_by_themselves(
     given = dict(learning_rate=1.0) | (settings if other is None else other)
     end = reference(xs[0], list(xs[1:]), **given)
     np.testing.assert_allclose(got[-1], end, rtol=1e-9, atol=1e-9)
+
+
+OLD, NEW = np.random.default_rng(1).normal(size=(2, 3, 4))
+UNITS = np.linalg.norm(OLD, axis=0, keepdims=True)
+# Name, arguments and what it is.
+FUNCTIONS = [
+    ("incremental_update", (NEW, OLD, 0.3), 0.3 * NEW + 0.7 * OLD),
+    ("periodic_update", (NEW, OLD, 6, 3), NEW),
+    ("periodic_update", (NEW, OLD, 7, 3), OLD),
+    ("transforms.unitwise_norm", (OLD,), UNITS + 0 * OLD),
+    (
+        "transforms.unitwise_clip",
+        (UNITS + 0 * OLD, 1.5 * np.ones((3, 4)), OLD),
+        OLD * np.minimum(1, 1.5 / UNITS),
+    ),
+]
+
+
+@pytest.mark.parametrize("name, args, want", FUNCTIONS)
+@pytest.mark.parametrize("dtype, rtol", [(np.float32, 2e-6), (np.float64, 1e-14)])
+def test_functions_equal_optax_and_their_definition(name, args, want, dtype, rtol):
+    with jax.enable_x64(dtype == np.float64):
+        args = [jnp.asarray(x, dtype) if np.ndim(x) else x for x in args]
+        got = operator.attrgetter(name)(jopt)(*args)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            theirs = operator.attrgetter(name)(optax)(*args)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(
+        got, np.broadcast_to(theirs, got.shape), rtol=rtol, atol=rtol
+    )
 
 
 # ----------------------------------------------------------------------------- clipping
@@ -313,28 +350,42 @@ def examples():
     }
 
 
-def as_float32(tree):
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+precisions = pytest.mark.parametrize(
+    "dtype, rtol", [(np.float32, 1e-5), (np.float64, 1e-12)]
+)
 
 
-def test_examples_are_clipped_by_their_global_norm(examples):
+def clipped_by(name, examples, dtype, **kwargs):
+    """The sum and the counts, of optax the same."""
+    with jax.enable_x64(dtype == np.float64):
+        grads = jax.tree.map(lambda x: jnp.asarray(x, dtype), examples)
+        got = getattr(jopt, name)(grads, 2.0, **kwargs)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            theirs = getattr(optax, name)(grads, 2.0, **kwargs)
+    for x, y in zip(*map(jax.tree.leaves, (got, theirs)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=3e-6 if dtype == np.float32 else 1e-12)
+    return got
+
+
+@precisions
+def test_examples_are_clipped_by_their_global_norm(examples, dtype, rtol):
     flat = {"all": np.concatenate([x.reshape(4, -1) for x in examples.values()], 1)}
     want, count = clip_examples(flat, lambda k: 2.0)
-    got, got_count = jopt.per_example_global_norm_clip(as_float32(examples), 2.0)
+    got, got_count = clipped_by("per_example_global_norm_clip", examples, dtype)
     got = np.concatenate([np.ravel(got[k]) for k in examples])
-    np.testing.assert_allclose(got, want["all"], rtol=1e-5)
+    np.testing.assert_allclose(got, want["all"], rtol=rtol)
     assert got_count == count["all"] and got_count.dtype == jnp.int32
 
 
+@precisions
 @pytest.mark.parametrize("uniform", [True, False])
-def test_examples_are_clipped_leaf_by_leaf(examples, uniform):
+def test_examples_are_clipped_leaf_by_leaf(examples, uniform, dtype, rtol):
     share = {"w": 1 / 2, "b": 1 / 2} if uniform else {"w": 6 / 11, "b": 5 / 11}
     want, counts = clip_examples(examples, lambda k: 2.0 * share[k] ** 0.5)
-    got, got_counts = jopt.per_example_layer_norm_clip(
-        as_float32(examples), 2.0, uniform=uniform
-    )
+    name = "per_example_layer_norm_clip"
+    got, got_counts = clipped_by(name, examples, dtype, uniform=uniform)
     for k in examples:
-        np.testing.assert_allclose(got[k], want[k], rtol=1e-5)
+        np.testing.assert_allclose(got[k], want[k], rtol=rtol)
         assert got_counts[k] == counts[k]
 
 
