@@ -31,7 +31,8 @@ class Row(NamedTuple):
     differs: str = ""  # why it does not equal optax, if so
     descends: bool = True  # a whole optimizer, so that it lowers a loss
     extra: Callable | None = None  # (params) -> extra arguments of update
-    rtol64: float = 1e-8  # against optax, in float64
+    rtol: float = 1e-6  # against optax in float32, after all steps
+    rtol64: float = 1e-8  # and in float64
     paper_rtol: float = 1e-9  # against the reference, in float64
     f32_rtol: float = 2e-5  # float32 against float64
 
@@ -526,6 +527,7 @@ ROWS = [
         whole_tree=True,
         extra=_loss_value,
         optax="contrib.momo_adam",
+        rtol=4e-6,  # its step is a difference of sums
     ),
     Row(
         "momo_adam",
@@ -770,9 +772,9 @@ ROWS = [
         references.lbfgs,
         LR,
         whole_tree=True,
-        # No loss has such gradients: their differences cancel. The book's loops agree
-        # to 1e-9.
-        rtol64=1e-4,
+        # Random gradients make such pairs; on those of a loss they are equal to
+        # rounding: test_lbfgs.py.
+        differs="it keeps pairs of negative curvature",
     ),
     part(
         "scale_by_lbfgs",

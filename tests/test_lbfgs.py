@@ -69,6 +69,30 @@ def test_takes_the_steps_of_optax(name, settings):
     chex.assert_trees_all_equal(tried, they)
 
 
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("dtype, rtol", [(np.float64, 1e-12), (np.float32, 1e-5)])
+@pytest.mark.parametrize("memory_size", [2, 5])
+def test_without_a_search_it_takes_the_steps_of_optax(name, dtype, rtol, memory_size):
+    loss, start = PROBLEMS[name]
+    settings = dict(learning_rate=0.5, memory_size=memory_size, linesearch=None)
+
+    def path(tx, p):
+        def step(carry, _):
+            p, state = carry
+            u, state = tx.update(jax.grad(loss)(p), state, p)
+            p = jax.tree.map(jnp.add, p, u)
+            return (p, state), p
+
+        return jax.jit(lambda c: jax.lax.scan(step, c, length=15)[1])((p, tx.init(p)))
+
+    with jax.enable_x64(dtype == np.float64):
+        p = jax.tree.map(lambda x: jnp.asarray(x, dtype), start)
+        ours = path(jopt.lbfgs(**settings), p)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            theirs = path(optax.lbfgs(**settings), p)
+    chex.assert_trees_all_close(ours, theirs, rtol=rtol, atol=rtol)
+
+
 def test_finds_the_minimum_in_float32():
     p, tried = minimize(jopt, jopt.lbfgs(), rosenbrock, jnp.full(4, -1.0), 60)
     chex.assert_trees_all_close(p[-1], jnp.ones(4), atol=1e-3)

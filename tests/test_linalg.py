@@ -48,12 +48,22 @@ def test_power_iteration_of_a_function_on_trees():
         assert np.max(np.abs(rest["a"])) < 1e-8
 
 
+def precisions(*tolerances):
+    """In which dtype, and how near to optax."""
+    return pytest.mark.parametrize(
+        "dtype, tolerance", [*zip((np.float32, np.float64), tolerances)]
+    )
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_power_iteration_takes_the_steps_of_optax(steps):
-    matrix, start = jnp.asarray(gram(5), jnp.float32), jnp.ones(5)
-    ours, _ = power_iteration(matrix, v0=start, num_iters=steps)
-    theirs, _ = optax.power_iteration(matrix, v0=start, num_iters=steps)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+@precisions(1e-6, 1e-14)
+def test_power_iteration_takes_the_steps_of_optax(steps, dtype, tolerance):
+    with jax.enable_x64(dtype == np.float64):
+        matrix, start = jnp.asarray(gram(5), dtype), jnp.ones(5, dtype)
+        ours, _ = power_iteration(matrix, v0=start, num_iters=steps)
+        with jax.numpy_dtype_promotion("standard"):
+            theirs, _ = optax.power_iteration(matrix, v0=start, num_iters=steps)
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance)
 
 
 def test_power_iteration_of_nothing():
@@ -83,11 +93,14 @@ def test_inverse_root_equals_that_of_the_eigenvalues(p, size):
 
 
 @pytest.mark.parametrize("p", [1, 2, 4, 8])  # for others optax is off by a quarter
-def test_inverse_root_equals_optax(p):
-    matrix = jnp.asarray(gram(5), jnp.float32)
-    ours, _ = matrix_inverse_pth_root(matrix, p)
-    theirs, _ = optax.matrix_inverse_pth_root(matrix, p)
-    chex.assert_trees_all_close(ours, theirs, rtol=1e-4, atol=1e-5)
+@precisions(1e-4, 1e-4)
+def test_inverse_root_equals_optax(p, dtype, tolerance):
+    with jax.enable_x64(dtype == np.float64):
+        matrix = jnp.asarray(gram(5), dtype)
+        ours, _ = matrix_inverse_pth_root(matrix, p)
+        with jax.numpy_dtype_promotion("standard"):
+            theirs, _ = optax.matrix_inverse_pth_root(matrix, p)
+    chex.assert_trees_all_close(ours, theirs, rtol=tolerance, atol=0.1 * tolerance)
 
 
 def test_inverse_root_of_little():
@@ -119,15 +132,17 @@ def test_nnls_satisfies_the_conditions_of_a_minimum(columns):
     np.testing.assert_allclose(slope * x, 0, atol=1e-9)
 
 
-def test_nnls_equals_optax():
+@precisions(1e-5, 1e-12)
+def test_nnls_equals_optax(dtype, tolerance):
     rng = np.random.default_rng(1)
-    a = jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)
-    b = jnp.asarray(rng.normal(size=6), jnp.float32)
-    ours = nnls(a, b, 500)
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        theirs = optax.nnls(a, b, 500)
-    chex.assert_trees_all_close(ours, theirs, atol=1e-5)
-    chex.assert_trees_all_close(nnls(a, b, 500, unroll=4, L=20.0), ours, atol=1e-4)
+    with jax.enable_x64(dtype == np.float64):
+        a = jnp.asarray(rng.normal(size=(6, 4)), dtype)
+        b = jnp.asarray(rng.normal(size=6), dtype)
+        ours, other = nnls(a, b, 500), nnls(a, b, 500, unroll=4, L=20.0)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            theirs = optax.nnls(a, b, 500)
+    chex.assert_trees_all_close(ours, theirs, atol=tolerance)
+    chex.assert_trees_all_close(other, ours, atol=1e-4)
 
 
 def test_nnls_of_little():
@@ -142,16 +157,24 @@ def test_nnls_of_little():
 # -------------------------------------------------------------------- normal variables
 
 
-def test_multi_normal_equals_optax():
-    loc, log_scale = jnp.array([1.0, -2.0, 0.0]), jnp.array([0.0, 0.5, -1.0])
-    key = jax.random.key(0)
-    ours = multi_normal(loc, log_scale)
-    with jax.numpy_rank_promotion("allow"):
-        theirs = optax.multi_normal(loc, log_scale)
-        draws = theirs.sample((4, 2), key)
-        density = theirs.log_prob(draws)
-    chex.assert_trees_all_close(ours.sample((4, 2), key), draws, rtol=1e-6)
-    chex.assert_trees_all_close(ours.log_prob(draws), density, rtol=1e-5)
+@precisions(1e-5, 1e-12)
+def test_multi_normal_equals_optax_and_its_density(dtype, tolerance):
+    with jax.enable_x64(dtype == np.float64):
+        loc = jnp.array([1.0, -2.0, 0.0], dtype)
+        log_scale = jnp.array([0.0, 0.5, -1.0], dtype)
+        key = jax.random.key(0)
+        ours = multi_normal(loc, log_scale)
+        with jax.numpy_rank_promotion("allow"):
+            theirs = optax.multi_normal(loc, log_scale)
+            draws = theirs.sample((4, 2), key)
+            density = theirs.log_prob(draws)
+        chex.assert_trees_all_close(ours.sample((4, 2), key), draws, rtol=tolerance)
+        got = ours.log_prob(draws)
+    chex.assert_trees_all_close(got, density, rtol=tolerance)
+    loc, log_scale, draws = (np.asarray(x, float) for x in (loc, log_scale, draws))
+    z = (draws - loc) / np.exp(log_scale)
+    want = -0.5 * np.sum(z**2 + np.log(2 * np.pi) + 2 * log_scale, -1)
+    np.testing.assert_allclose(got, want, rtol=tolerance)
     chex.assert_trees_all_equal(ours.params, [loc, log_scale])
 
 

@@ -177,6 +177,7 @@ def test_equals_optax(case):
 FIRST = {name: (args, kwargs) for name, args, kwargs in reversed(CALLS)}
 
 
+@pytest.mark.filterwarnings("ignore:The function convex_kl:DeprecationWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_is_as_good_in_float32_jitted_and_batched(name):
     if name == "make_fenchel_young_loss":
@@ -195,6 +196,12 @@ def test_is_as_good_in_float32_jitted_and_batched(name):
         y, z = np.asarray(y), np.asarray(z[0])
         small = np.abs(y) < 100  # beyond are logarithms of zero
         np.testing.assert_allclose(z[small], y[small], rtol=1e-6, atol=2e-6)
+    with loose(), jax.numpy_rank_promotion("allow"):
+        theirs = call(optax.losses, name, args, kwargs, jnp.float32)
+    for y, z in zip(jax.tree.leaves(theirs), jax.tree.leaves(got)):
+        y, z = np.asarray(y), np.asarray(z[0])
+        small = np.abs(y) < 100
+        np.testing.assert_allclose(z[small], y[small], rtol=1e-5, atol=1e-5)
 
 
 OURS = inspect.Parameter.KEYWORD_ONLY  # what optax does not have
@@ -230,12 +237,18 @@ ELEMENTS = [
 VECTORS = [
     ("cosine_similarity", (X, E), {}),
     ("cosine_similarity", (X, E), dict(epsilon=9.0)),
+    ("cosine_distance", (X, E), dict(epsilon=9.0)),
     ("softmax_cross_entropy", (X, P), {}),
     ("softmax_cross_entropy", (X, YES), {}),
+    ("safe_softmax_cross_entropy", (X, YES), {}),
+    ("softmax_cross_entropy_with_integer_labels", (X, LABELS), {}),
+    ("ranking_softmax_loss", (X, P), dict(reduce_fn=None)),
     ("poly_loss_cross_entropy", (X, P), dict(epsilon=-1.0)),
     ("kl_divergence", (LOG_P, P), {}),
     ("kl_divergence", (LOG_P, YES), {}),
+    ("kl_divergence_with_log_targets", (LOG_P, np.log(P)), {}),
     ("generalized_kl_divergence", (X, YES * np.exp(E)), {}),
+    ("convex_kl_divergence", (X, YES * np.exp(E)), {}),
     ("multiclass_hinge_loss", (X, LABELS), {}),
     ("multiclass_perceptron_loss", (X, LABELS), {}),
     ("multiclass_sparsemax_loss", (X, LABELS), {}),
@@ -305,6 +318,20 @@ def test_regions_equal_definition():
         got = losses.binary_dice_loss(jnp.asarray(q), y, apply_sigmoid=False)
         want = [reference.tversky(a, b) for a, b in zip(q, YES)]
         np.testing.assert_allclose(got, want, rtol=1e-9)
+        # optax's weights: the inverse squared sizes of the classes, one on average
+        weights = 1 / (targets.sum((0, 1, 2)) ** 2 + 1e-7)
+        each = [
+            [reference.tversky(p[b, ..., c], targets[b, ..., c]) for c in range(3)]
+            for b in range(2)
+        ]
+        got = losses.multiclass_generalized_dice_loss(x, t)
+        np.testing.assert_allclose(got, np.mean(weights / weights.mean() * each))
+
+
+def test_smooth_labels_are_mixed_with_equal_ones():
+    with jax.enable_x64(True):
+        got = losses.smooth_labels(jnp.asarray(P), 0.1)
+    np.testing.assert_allclose(got, 0.9 * P + 0.1 / 4, rtol=1e-12)
 
 
 def test_ctc_sums_over_all_paths():
@@ -323,8 +350,12 @@ def test_ctc_sums_over_all_paths():
                 for b in range(3)
             ]
             args = as_jax((logits, logit_paddings, labels - (blank == 3)), jnp.float64)
-            got = losses.ctc_loss(*args, jnp.asarray(label_paddings), blank_id=blank)
-            np.testing.assert_allclose(got, want, rtol=1e-9)
+            for loss in (
+                losses.ctc_loss,
+                lambda *a, **k: losses.ctc_loss_with_forward_probs(*a, **k)[0],
+            ):
+                got = loss(*args, jnp.asarray(label_paddings), blank_id=blank)
+                np.testing.assert_allclose(got, want, rtol=1e-9)
 
 
 def test_fenchel_young_loss_is_cross_entropy_for_the_entropy():

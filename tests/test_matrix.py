@@ -46,6 +46,20 @@ def test_muon_equals_optax(choice):
         np.testing.assert_allclose(got[name], want[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_hutchinson_s_estimate_is_exact_for_a_diagonal_hessian(dtype):
+    """The loss is sum(p^4): its Hessian is 12 p^2."""
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    with jax.enable_x64(dtype == np.float64):
+        p = jnp.asarray(x, dtype)
+        for library in (jopt, optax):
+            tx = library.contrib.hutchinson_estimator_diag_hessian()
+            with jax.numpy_dtype_promotion("standard"):
+                u, _ = tx.update(p, tx.init(p), p, obj_fn=lambda p: jnp.sum(p**4))
+            np.testing.assert_allclose(u, 12 * x**2, rtol=5e-6)
+        assert u.dtype == dtype
+
+
 def test_singular_values_of_five_standard_steps():
     x = jax.random.normal(jax.random.key(0), (128, 256))
     values = jnp.linalg.svd(jopt.orthogonalize(x), compute_uv=False)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jopt import numerics
@@ -81,3 +82,48 @@ def test_a_program_is_made_for_the_platform_of_its_mesh():
 
     jax.jit(look).trace(jax.ShapeDtypeStruct((2,), np.float32, sharding=sharding))
     assert [*seen, platform_of(jnp.ones(2))] == ["tpu", "cpu"]
+
+
+# -------------------------------------------------------------- numbers of whole arrays
+
+X = RNG.normal(size=(3, 4))
+Z = X + 1j * RNG.normal(size=(3, 4))
+# Name, arguments, named arguments and what it is.
+NUMBERS = [
+    ("abs_sq", (X,), {}, X**2),
+    ("abs_sq", (Z,), {}, np.abs(Z) ** 2),
+    ("safe_increment", (np.int32(7),), {}, 8),
+    ("safe_increment", (np.int32(2**31 - 1),), {}, 2**31 - 1),
+    ("safe_increment", (np.uint8(255),), {}, 255),
+    ("safe_norm", (X, 0.1), {}, np.linalg.norm(X)),
+    ("safe_norm", (X, 100.0), {}, 100),
+    ("safe_norm", (X, 1.5), dict(axis=1), np.maximum(np.linalg.norm(X, axis=1), 1.5)),
+    (
+        "safe_norm",
+        (X, 0.5),
+        dict(ord=1, axis=0, keepdims=True),
+        np.maximum(abs(X).sum(0, keepdims=True), 0.5),
+    ),
+    ("safe_norm", (Z, 0.1), {}, np.linalg.norm(Z)),
+    ("safe_norm", (0 * X, 0.5), {}, 0.5),
+    ("safe_root_mean_squares", (X, 0.1), {}, np.sqrt(np.mean(X**2))),
+    ("safe_root_mean_squares", (X, 10.0), {}, 10),
+    ("safe_root_mean_squares", (Z, 0.1), {}, np.sqrt(np.mean(np.abs(Z) ** 2))),
+]
+
+
+@pytest.mark.parametrize(
+    "name, args, named, want", NUMBERS, ids=[row[0] for row in NUMBERS]
+)
+@pytest.mark.parametrize("wide, rtol", [(False, 1e-6), (True, 1e-14)])
+def test_numbers_equal_optax_and_their_definition(name, args, named, want, wide, rtol):
+    with jax.enable_x64(wide):
+        args = [jnp.asarray(args[0]), *args[1:]]
+        got = getattr(numerics, name)(*args, **named)
+        np.testing.assert_allclose(got, want, rtol=rtol)
+        if not hasattr(optax, name):
+            return
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            theirs = getattr(optax, name)(*args, **named)
+    assert got.dtype == theirs.dtype and got.shape == theirs.shape
+    np.testing.assert_allclose(got, theirs, rtol=rtol)

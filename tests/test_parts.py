@@ -1,6 +1,7 @@
 """What is particular of the parts: magnitudes, non-finite values, noise, examples."""
 
 import functools
+import operator
 
 import chex
 import jax
@@ -11,6 +12,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import jopt
+from tests import references
 
 KEY = jax.random.key(0)
 
@@ -23,6 +25,164 @@ def whole(tree):
     """All elements of a tree in float64."""
     return np.concatenate(
         [np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(tree)]
+    )
+
+
+# ------------------------------------------- parts that the catalogue has in optimizers
+
+
+def halving(count):
+    return jnp.where(count < 3, 0.5, 0.25)
+
+
+def averaged(p, gs, *, learning_rate, **settings):
+    return p - learning_rate * sum(references.ema(p, gs, **settings))
+
+
+def of_tall_matrices(p, gs, **settings):
+    """Muon where its factor, the root of max(1, fan_out / fan_in), is one."""
+    return references.muon(p.T, [g.T for g in gs], **settings).T
+
+
+RATED = dict(b1=0.5, b2=0.8, eps=1e-3, eps_root=1e-4)
+# Name, settings, the reference of the optimizer at a rate of one, and its settings.
+ALONE = [
+    ("scale_by_adam", dict(RATED, nesterov=True), references.adam, None),
+    ("scale_by_amsgrad", RATED, references.amsgrad, None),
+    ("scale_by_adamax", dict(b1=0.5, b2=0.8, eps=1e-3), references.adamax, None),
+    ("scale_by_belief", RATED, references.adabelief, None),
+    ("scale_by_radam", dict(RATED, threshold=4.5), references.radam, None),
+    ("scale_by_novograd", RATED, references.novograd, None),
+    ("scale_by_adadelta", dict(rho=0.8, eps=1e-3), references.adadelta, None),
+    (
+        "scale_by_rss",
+        dict(initial_accumulator_value=0.3, eps=1e-3),
+        references.adagrad,
+        None,
+    ),
+    ("scale_by_rms", dict(decay=0.8, initial_scale=0.3), references.rmsprop, None),
+    (
+        "scale_by_stddev",
+        dict(decay=0.8, eps=1e-3),
+        references.rmsprop,
+        dict(decay=0.8, eps=1e-3, centered=True),
+    ),
+    ("scale_by_sm3", dict(b1=0.5, b2=0.9), references.sm3, dict(momentum=0.5, b2=0.9)),
+    ("scale_by_sign", {}, references.sign_sgd, None),
+    (
+        "trace",
+        dict(decay=0.8, nesterov=True),
+        references.sgd,
+        dict(momentum=0.8, nesterov=True),
+    ),
+    (
+        "scale_by_learning_rate",
+        dict(learning_rate=halving, flip_sign=False),
+        references.sgd,
+        dict(learning_rate=halving),
+    ),
+    (
+        "scale_by_schedule",
+        dict(step_size_fn=halving),
+        references.sgd,
+        dict(learning_rate=halving),
+    ),
+    ("ema", dict(decay=0.8), averaged, None),
+    ("ema", dict(decay=0.8, debias=False), averaged, None),
+    (
+        "scale_by_factored_rms",
+        dict(min_dim_size_to_factor=2, decay_rate=0.6, epsilon=1e-3),
+        references.adafactor,
+        dict(
+            min_dim_size_to_factor=2,
+            decay_rate=0.6,
+            eps=1e-3,
+            multiply_by_parameter_scale=False,
+            clipping_threshold=None,
+        ),
+    ),
+    ("contrib.scale_by_acprop", RATED, references.acprop, None),
+    (
+        "contrib.scale_by_ademamix",
+        dict(RATED, b3=0.9, alpha=2.0),
+        references.ademamix,
+        None,
+    ),
+    ("contrib.scale_by_muon", dict(beta=0.8), of_tall_matrices, dict(beta=0.8)),
+    ("contrib.scale_by_adopt", dict(b1=0.5, b2=0.8), references.adopt, None),
+    (
+        "contrib.scale_by_simplified_ademamix",
+        dict(RATED, alpha=2.0),
+        references.simplified_ademamix,
+        None,
+    ),
+    (
+        "contrib.scale_by_madgrad",
+        dict(learning_rate=1.0, momentum=0.5, eps=1e-3),
+        references.madgrad,
+        dict(learning_rate=1.0, momentum=0.5, eps=1e-3),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "name, settings, reference, other", ALONE, ids=[row[0] for row in ALONE]
+)
+def test_parts_equal_optax_and_the_paper_by_themselves(
+    name, settings, reference, other
+):
+    sign = 1 if "madgrad" in name else -1  # that one has its rate, and sign, itself
+
+    def path(library, dtype):
+        tx = operator.attrgetter(name)(library)(**settings)
+        p = jnp.asarray(xs[0], dtype)
+        state, ps = tx.init(p), []
+        for x in xs[1:]:
+            u, state = tx.update(jnp.asarray(x, dtype), state, p)
+            p = p + sign * u
+            ps.append(np.asarray(p, float))
+        return ps
+
+    xs = np.random.default_rng(0).normal(size=(6, 3, 4))
+    for dtype, rtol in ((np.float32, 2e-5), (np.float64, 1e-6)):
+        with jax.enable_x64(dtype == np.float64):
+            got = path(jopt, dtype)
+            with jax.numpy_dtype_promotion("standard"):
+                want = path(optax, dtype)
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol)
+    given = dict(learning_rate=1.0) | (settings if other is None else other)
+    end = reference(xs[0], list(xs[1:]), **given)
+    np.testing.assert_allclose(got[-1], end, rtol=1e-9, atol=1e-9)
+
+
+OLD, NEW = np.random.default_rng(1).normal(size=(2, 3, 4))
+UNITS = np.linalg.norm(OLD, axis=0, keepdims=True)
+# Name, arguments and what it is.
+FUNCTIONS = [
+    ("incremental_update", (NEW, OLD, 0.3), 0.3 * NEW + 0.7 * OLD),
+    ("periodic_update", (NEW, OLD, 6, 3), NEW),
+    ("periodic_update", (NEW, OLD, 7, 3), OLD),
+    ("transforms.unitwise_norm", (OLD,), UNITS + 0 * OLD),
+    (
+        "transforms.unitwise_clip",
+        (UNITS + 0 * OLD, 1.5 * np.ones((3, 4)), OLD),
+        OLD * np.minimum(1, 1.5 / UNITS),
+    ),
+]
+
+
+@pytest.mark.parametrize("name, args, want", FUNCTIONS)
+@pytest.mark.parametrize("dtype, rtol", [(np.float32, 2e-6), (np.float64, 1e-14)])
+def test_functions_equal_optax_and_their_definition(name, args, want, dtype, rtol):
+    with jax.enable_x64(dtype == np.float64):
+        args = [jnp.asarray(x, dtype) if np.ndim(x) else x for x in args]
+        got = operator.attrgetter(name)(jopt)(*args)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            theirs = operator.attrgetter(name)(optax)(*args)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(
+        got, np.broadcast_to(theirs, got.shape), rtol=rtol, atol=rtol
     )
 
 
@@ -190,28 +350,42 @@ def examples():
     }
 
 
-def as_float32(tree):
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+precisions = pytest.mark.parametrize(
+    "dtype, rtol", [(np.float32, 1e-5), (np.float64, 1e-12)]
+)
 
 
-def test_examples_are_clipped_by_their_global_norm(examples):
+def clipped_by(name, examples, dtype, **kwargs):
+    """The sum and the counts, of optax the same."""
+    with jax.enable_x64(dtype == np.float64):
+        grads = jax.tree.map(lambda x: jnp.asarray(x, dtype), examples)
+        got = getattr(jopt, name)(grads, 2.0, **kwargs)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            theirs = getattr(optax, name)(grads, 2.0, **kwargs)
+    for x, y in zip(*map(jax.tree.leaves, (got, theirs)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=3e-6 if dtype == np.float32 else 1e-12)
+    return got
+
+
+@precisions
+def test_examples_are_clipped_by_their_global_norm(examples, dtype, rtol):
     flat = {"all": np.concatenate([x.reshape(4, -1) for x in examples.values()], 1)}
     want, count = clip_examples(flat, lambda k: 2.0)
-    got, got_count = jopt.per_example_global_norm_clip(as_float32(examples), 2.0)
+    got, got_count = clipped_by("per_example_global_norm_clip", examples, dtype)
     got = np.concatenate([np.ravel(got[k]) for k in examples])
-    np.testing.assert_allclose(got, want["all"], rtol=1e-5)
+    np.testing.assert_allclose(got, want["all"], rtol=rtol)
     assert got_count == count["all"] and got_count.dtype == jnp.int32
 
 
+@precisions
 @pytest.mark.parametrize("uniform", [True, False])
-def test_examples_are_clipped_leaf_by_leaf(examples, uniform):
+def test_examples_are_clipped_leaf_by_leaf(examples, uniform, dtype, rtol):
     share = {"w": 1 / 2, "b": 1 / 2} if uniform else {"w": 6 / 11, "b": 5 / 11}
     want, counts = clip_examples(examples, lambda k: 2.0 * share[k] ** 0.5)
-    got, got_counts = jopt.per_example_layer_norm_clip(
-        as_float32(examples), 2.0, uniform=uniform
-    )
+    name = "per_example_layer_norm_clip"
+    got, got_counts = clipped_by(name, examples, dtype, uniform=uniform)
     for k in examples:
-        np.testing.assert_allclose(got[k], want[k], rtol=1e-5)
+        np.testing.assert_allclose(got[k], want[k], rtol=rtol)
         assert got_counts[k] == counts[k]
 
 

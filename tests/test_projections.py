@@ -117,6 +117,32 @@ def test_no_point_of_the_set_is_nearer(name):
                 np.testing.assert_allclose(y, sparsemax(x, scale), atol=1e-12)
 
 
+def off_plane(x, a, b):
+    return (a @ x - b) / (a @ a) * a
+
+
+# All elements of all leaves together.
+FORMULAS = {
+    "box": np.clip,
+    "hypercube": lambda x, scale=1.0: np.clip(x, 0, scale),
+    "non_negative": lambda x: np.maximum(x, 0),
+    "hyperplane": lambda x, a, b: x - off_plane(x, a, b),
+    "halfspace": lambda x, a, b: x - (a @ x > b) * off_plane(x, a, b),
+    "vector": lambda x, a: off_plane(x, a, 0),
+}
+GIVEN = [(n.split("_", 1)[1], args) for n, args in CALLS]
+
+
+@pytest.mark.parametrize(
+    "name, args", [(name, args) for name, args in GIVEN if name in FORMULAS]
+)
+def test_equals_its_formula(name, args):
+    want = FORMULAS[name](*(flat(x) if isinstance(x, dict) else x for x in args))
+    with jax.enable_x64(True):
+        got = getattr(projections, f"projection_{name}")(*as_jax(args, jnp.float64))
+    np.testing.assert_allclose(flat(got), flat(want), rtol=1e-12, atol=1e-14)
+
+
 def test_boxes_take_numbers_and_trees():
     # optax refuses a number for a tree with more than one leaf
     x = as_jax(X, jnp.float32)

@@ -218,10 +218,13 @@ def test_every_schedule_is_optaxs(name, args, reference, boundaries):
     ours, theirs = getattr(schedules, name)(*args), getattr(optax, name)(*args)
     counts = counts_around(boundaries)
     counts = [int(c) for c in counts if c <= 1000]
-    with jax.numpy_dtype_promotion("standard"):
-        want = np.array([theirs(c) for c in counts], np.float64)
-    got = np.array([ours(c) for c in counts])
-    np.testing.assert_allclose(got, want, rtol=1e-6, atol=3e-7 * np.abs(want).max())
+    for wide, rtol in ((False, 1e-6), (True, 1e-12)):
+        with jax.enable_x64(wide):
+            with jax.numpy_dtype_promotion("standard"):
+                want = np.array([theirs(c) for c in counts], np.float64)
+            got = np.array([ours(c) for c in counts], np.float64)
+        atol = 0.3 * rtol * np.abs(want).max()
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=atol)
 
 
 @cases

@@ -93,10 +93,30 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize(
+calls = pytest.mark.parametrize(
     "call", CALLS, ids=lambda c: f"{c[0]}-{'-'.join(type(x).__name__ for x in c[1:])}"
 )
+
+
+def widened(x):
+    """The same of 64 bits, in numbers that 32 bits do not hold."""
+    if isinstance(x, jax.Array) and x.dtype in (np.float32, np.complex64):
+        return jnp.asarray(np.asarray(x, np.result_type(x.dtype, np.float64)) * 1.1)
+    return x
+
+
+@calls
 def test_equals_optax(call):
+    check_call(call, rtol=1e-5, atol=1e-6)
+
+
+@calls
+def test_equals_optax_in_float64(call):
+    with jax.enable_x64(True):
+        check_call(jax.tree.map(widened, call), rtol=1e-12, atol=1e-14)
+
+
+def check_call(call, rtol, atol):
     name, *args = call
     got = getattr(tree, name)(*args)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -107,13 +127,51 @@ def test_equals_optax(call):
     chex.assert_trees_all_equal_structs(got, want)
     for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
         assert jnp.shape(x) == jnp.shape(y)
-        assert jax.dtypes.result_type(x) == jax.dtypes.result_type(y)
+        if jax.tree.leaves(args):  # of nothing the norm is a zero in float32
+            assert jax.dtypes.result_type(x) == jax.dtypes.result_type(y)
         np.testing.assert_allclose(
             np.asarray(x).astype(complex),
             np.asarray(y).astype(complex),
-            rtol=1e-5,
-            atol=1e-6,
+            rtol=rtol,
+            atol=atol,
         )
+
+
+# What the numbers are, of the elements of all leaves together.
+MEANINGS = {
+    "add": lambda x, y: x + y,
+    "sub": lambda x, y: x - y,
+    "mul": lambda x, y: x * y,
+    "div": lambda x, y: x / y,
+    "vdot": lambda x, y: np.conj(x) @ y,
+    "norm": lambda x: np.sqrt(np.sum(abs(x) ** 2)),
+    "sum": np.sum,
+    "max": np.max,
+    "min": np.min,
+    "conj": np.conj,
+    "real": np.real,
+    "scale": lambda a, x: a * x,
+    "add_scale": lambda x, a, y: x + a * y,
+    "clip": np.clip,
+    "update_moment": lambda x, m, b, k: (1 - b) * x**k + b * m,
+    "update_infinity_moment": lambda x, m, b, eps: np.maximum(abs(x) + eps, b * m),
+    "update_moment_per_elem_norm": lambda x, m, b, k: (1 - b) * abs(x) ** k + b * m,
+    "bias_correction": lambda m, b, t: m / (1 - b**t),
+}
+MEANT = {call[0]: call for call in reversed(CALLS) if call[0] in MEANINGS}
+
+
+@pytest.mark.parametrize("name", MEANINGS)
+def test_means_what_its_name_says(name):
+    def flat(x):
+        leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(x)]
+        return np.concatenate(leaves) if isinstance(x, (dict, list, tuple)) else x
+
+    with jax.enable_x64(True):
+        _, *args = jax.tree.map(widened, MEANT[name])
+        got = flat(getattr(tree, name)(*args))
+        want = MEANINGS[name](*map(flat, args))
+    np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
 def test_names_and_arguments_are_those_of_optax():

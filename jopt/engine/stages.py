@@ -165,6 +165,16 @@ def takes(names: set[str] | None) -> Callable[[Callable], Callable]:
     return decorator
 
 
+def begun_with(choose: Callable[[Any, Any], Any]) -> Callable[[Callable], Callable]:
+    """Says what `init` was given, from the state and the parameters of an update."""
+
+    def decorator(update: Any) -> Any:
+        update.begun_with = choose
+        return update
+
+    return decorator
+
+
 def _names_of(update: Any, seen: tuple = ()) -> set[str] | None:
     """Keyword-only arguments, its own and, through `**extra_args`, of what is inside.
 

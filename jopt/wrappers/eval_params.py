@@ -10,7 +10,7 @@ from ..engine.leaves import Leaves
 from ..numerics import cast
 from ..parts.average import ParamsEmaState
 from .gate import slots_of
-from .lookahead import LookaheadParams, LookaheadPlainState, LookaheadState
+from .lookahead import LookaheadPlainState, LookaheadState, are_both
 from .sam import SAMState
 from .schedule_free import ScheduleFreeState, average_of
 
@@ -54,8 +54,11 @@ def eval_params(state: OptState, params: Params) -> Params:
         (1.0, 1.5)
     """
     nodes = _nodes(state)
-    averages = [x for x in nodes if type(x)._fields in _SLOTS]
-    both = [x for x in nodes if type(x)._fields == LookaheadState._fields]
+    of_pairs = {LookaheadState._fields}
+    if are_both(params):  # these hold the slow ones, whatever the state began with
+        of_pairs.add(LookaheadPlainState._fields)
+    both = [x for x in nodes if type(x)._fields in of_pairs]
+    averages = [x for x in nodes if type(x)._fields in _SLOTS.keys() - of_pairs]
     if both:
         return _slow(params, both + averages)
     for node in nodes:
@@ -94,7 +97,7 @@ def _slow(params: Any, found: list) -> Params:
             f"eval_params: {len(found)} parts of state average params: {names}; give "
             "the state of one of them"
         )
-    if getattr(type(params), "_fields", None) != LookaheadParams._fields:
+    if not are_both(params):
         raise TypeError(
             "eval_params: the state is of lookahead, so params must be "
             f"LookaheadParams(fast, slow), got {type(params).__name__}"

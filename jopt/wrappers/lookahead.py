@@ -15,8 +15,10 @@ from ..base import (
 )
 from ..engine import per_leaf, transformation
 from ..engine.leaves import Leaves
+from ..engine.stages import begun_with
 from ..engine.types import in_types_of
 from ..numerics import cast, compute_dtype
+from ..parts.apply import apply_updates
 from ..parts.combine import check_transformation
 from ..settings import COUNT, FRACTION, check_integer
 from .gate import check_state, choose, zeros
@@ -92,12 +94,13 @@ def lookahead(
 
         Given `LookaheadParams` in `init` and `update` it is optax's: the gradients are
         a tree like `params.fast`, the updates are `LookaheadParams`, and the state is
-        `LookaheadState(fast_state, steps_since_sync: i32[])`.
+        `LookaheadState(fast_state, steps_since_sync: i32[])`; if `init` was given the
+        fast ones alone it is as above.
 
     Raises:
         TypeError: `sync_period` is no integer.
-        ValueError: a number is outside its range, `params` is missing, or one of
-            `init` and `update` was given `LookaheadParams` and the other was not.
+        ValueError: a number is outside its range, `params` is missing, or `init` was
+            given `LookaheadParams` and `update` was not.
 
     Example:
         >>> tx = jopt.lookahead(jopt.scale(-1.0), sync_period=5, slow_step_size=0.5)
@@ -119,17 +122,21 @@ def lookahead(
 
     def init(params):
         steps = jnp.zeros((), jnp.int32)
-        if _are_both(params):
+        if are_both(params):
             return LookaheadState(fast.init(params.fast), steps)
         return LookaheadPlainState(fast.init(params), steps, slow.init(params).slow)
 
+    @begun_with(_of_init)
     def update(updates, state, params: Any = None, **extra_args):
         if params is None:
             raise ValueError(
                 "lookahead: params is missing; call update(updates, state, params)"
             )
-        both = _are_both(params)
-        check_state("lookahead", state, LookaheadState if both else LookaheadPlainState)
+        both = are_both(params)
+        keeps = not both or hasattr(state, "slow")
+        check_state(
+            "lookahead", state, LookaheadPlainState if keeps else LookaheadState
+        )
         p = params.fast if both else params
         u, fast_state = fast.update(updates, state.fast_state, p, **extra_args)
         fast_state = in_types_of(state.fast_state, fast_state)
@@ -151,7 +158,11 @@ def lookahead(
             moved, kept = slow.update(u, _Slow(state.slow), p)
             return moved, now._replace(slow=kept.slow)
 
-        return choose(steps >= sync_period, go_on, synchronize)
+        moved, now = choose(steps >= sync_period, go_on, synchronize)
+        if both and keeps:
+            kept = slow.init(apply_updates(params.slow, moved.slow))
+            now = in_types_of(state, now._replace(slow=kept.slow))
+        return moved, now
 
     return GradientTransformationExtraArgs(init, update)
 
@@ -189,5 +200,11 @@ def _meet_both(updates, params: LookaheadParams, slow_step_size) -> LookaheadPar
     return params._replace(fast=fast.tree(fast.g), slow=slow.tree(slow.g))
 
 
-def _are_both(params: Any) -> bool:
+def _of_init(state: Any, params: Any) -> Any:
+    """The fast parameters alone, if `init` saw no others."""
+    return params.fast if are_both(params) and hasattr(state, "slow") else params
+
+
+def are_both(params: Any) -> bool:
+    """Whether these are `LookaheadParams`, ours or optax's."""
     return getattr(type(params), "_fields", None) == LookaheadParams._fields

@@ -65,8 +65,24 @@ def cosine_similarity(x, y, epsilon=0.0):
     return x @ y / np.sqrt(max(x @ x, epsilon) * max(y @ y, epsilon))
 
 
+def cosine_distance(x, y, epsilon=0.0):
+    return 1 - cosine_similarity(x, y, epsilon)
+
+
 def softmax_cross_entropy(x, y):
     return -sum(xlogy(t, p) for t, p in zip(y, softmax(x)))
+
+
+safe_softmax_cross_entropy = softmax_cross_entropy
+
+
+def softmax_cross_entropy_with_integer_labels(x, label):
+    return -np.log(softmax(x)[label])
+
+
+def ranking_softmax_loss(x, y, reduce_fn=None):  # Cao et al. 2007, of one list
+    assert reduce_fn is None
+    return softmax_cross_entropy(x, y)
 
 
 def poly_loss_cross_entropy(x, y, epsilon=2.0):  # Leng et al. 2022, eq. 5
@@ -77,8 +93,15 @@ def kl_divergence(log_p, t):
     return sum(xlogy(b, b) - (b * a if b else 0.0) for a, b in zip(log_p, t))
 
 
+def kl_divergence_with_log_targets(log_p, log_t):
+    return kl_divergence(log_p, np.exp(log_t))
+
+
 def generalized_kl_divergence(log_p, t):  # Boyd & Vandenberghe, page 90
     return kl_divergence(log_p, t) - t.sum() + np.exp(log_p).sum()
+
+
+convex_kl_divergence = generalized_kl_divergence
 
 
 def multiclass_hinge_loss(x, label):

@@ -10,6 +10,7 @@ __all__ = [
     "clip",
     "clip_by_block_rms",
     "clip_by_global_norm",
+    "ema",
     "identity",
     "keep_params_nonnegative",
     "normalize",
@@ -127,3 +128,11 @@ def apply_every(p, gs, *, k):
     return [
         sum(gs[t - k : t]) if t % k == 0 else 0 * g for t, g in enumerate(gs, start=1)
     ]
+
+
+def ema(p, gs, *, decay, debias=True):  # Kingma & Ba 2015, section 3
+    us, mean = [], 0.0
+    for t, g in enumerate(gs, start=1):
+        mean = decay * mean + (1 - decay) * g
+        us.append(mean / (1 - decay**t) if debias else mean)
+    return us

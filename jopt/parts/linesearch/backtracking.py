@@ -12,7 +12,7 @@ from ...engine.stages import takes
 from ...engine.types import in_types_of
 from ...numerics import cast
 from ...settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range
-from .line import Line, no_gradient, precision_of, report
+from .line import Line, is_failed, no_gradient, precision_of, report
 
 __all__ = [
     "BacktrackingLinesearchInfo",
@@ -30,7 +30,7 @@ class BacktrackingLinesearchInfo(NamedTuple):
     @property
     def failed(self) -> jax.Array:
         """Whether the last search found no step that lowers the loss enough."""
-        return (self.num_linesearch_steps > 0) & ~(self.decrease_error <= 0)
+        return is_failed(self)
 
 
 class ScaleByBacktrackingLinesearchState(NamedTuple):

@@ -188,6 +188,12 @@ def precision_of(gradient: Updates) -> np.dtype:
     return compute_dtype(jnp.float32, *reals)
 
 
+def is_failed(info: Any) -> jax.Array:
+    """Whether a search was made and lacks decrease; also where float64 is disabled."""
+    error = jnp.asarray(info.decrease_error)
+    return (info.num_linesearch_steps > 0) & ~(error <= jnp.zeros_like(error))
+
+
 def report(
     where: str, failed: jax.Array, line: Line, eta: jax.Array, value: jax.Array
 ) -> None:

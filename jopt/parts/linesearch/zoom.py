@@ -11,7 +11,7 @@ from ...engine import transformation
 from ...engine.stages import takes
 from ...engine.types import in_types_of
 from ...settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range
-from .line import Line, no_gradient, precision_of, report
+from .line import Line, is_failed, no_gradient, precision_of, report
 
 __all__ = [
     "ScaleByZoomLinesearchState",
@@ -32,8 +32,7 @@ class ZoomLinesearchInfo(NamedTuple):
     @property
     def failed(self) -> jax.Array:
         """Whether the last search found no step that lowers the loss enough."""
-        error = self.decrease_error  # compared in its own dtype, whatever is enabled
-        return (self.num_linesearch_steps > 0) & ~(error <= jnp.zeros_like(error))
+        return is_failed(self)
 
 
 class ScaleByZoomLinesearchState(NamedTuple):
