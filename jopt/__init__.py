@@ -11,16 +11,19 @@ from . import (
     experimental,
     losses,
     microbatching,
+    numerics,
     perturbations,
     projections,
     schedules,
     transforms,
     tree,
     tree_utils,
+    wrappers,
 )
 from .base import *
 from .base import publish as _publish
 from .checkpoint import *
+from .deprecated import renamed as _renamed
 from .distributions import *
 from .engine import *
 from .grad import *
@@ -63,6 +66,20 @@ from .tree import (
 from .tree_utils import tree_map_params
 from .updates import *
 from .wrappers import *
+
+__version__ = "0.1.0"
+
+__getattr__ = _renamed(
+    __name__,
+    {
+        "global_norm": ("jopt.tree.norm", tree.norm),
+        "inject_stateful_hyperparams": (
+            "jopt.inject_hyperparams",
+            wrappers.inject_hyperparams,
+        ),
+        "safe_int32_increment": ("jopt.safe_increment", numerics.safe_increment),
+    },
+)
 
 _publish(
     globals(),

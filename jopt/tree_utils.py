@@ -1,5 +1,8 @@
 """optax's older address for functions of trees; they live in `jopt.tree`."""
 
+import functools
+
+from .deprecated import renamed
 from .tree import (
     NamedTupleKey,
     add as tree_add,
@@ -77,3 +80,17 @@ __all__ = [
     "tree_where",
     "tree_zeros_like",
 ]
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "tree_add_scalar_mul": ("tree_add_scale", tree_add_scale),
+        "tree_l1_norm": ("tree_norm(..., ord=1)", functools.partial(tree_norm, ord=1)),
+        "tree_l2_norm": ("tree_norm", tree_norm),
+        "tree_linf_norm": (
+            "tree_norm(..., ord=jnp.inf)",
+            functools.partial(tree_norm, ord="inf"),
+        ),
+        "tree_scalar_mul": ("tree_scale", tree_scale),
+    },
+)

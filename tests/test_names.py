@@ -9,6 +9,8 @@ import re
 import sys
 import warnings
 
+import chex
+import jax.numpy as jnp
 import optax
 import pytest
 
@@ -36,12 +38,21 @@ DIFFERENT: dict[str, str] = {
     "sophia": "None stands for Hutchinson's estimator",
 }
 
+# Deprecated names that programs still use, and the calls that show what they are.
+RENAMED = {
+    "global_norm": lambda f: f({"w": jnp.array([3.0, 4.0])}),
+    "inject_stateful_hyperparams": lambda f: f(optax.sgd)(0.1).init({}).hyperparams,
+    "safe_int32_increment": lambda f: f(2**31 - 1),
+    "tree_utils.tree_add_scalar_mul": lambda f: f(1.0, 2.0, 3.0),
+    "tree_utils.tree_l1_norm": lambda f: f(jnp.array([3.0, -4.0])),
+    "tree_utils.tree_l2_norm": lambda f: f(jnp.array([3.0, -4.0])),
+    "tree_utils.tree_linf_norm": lambda f: f(jnp.array([3.0, -4.0])),
+    "tree_utils.tree_scalar_mul": lambda f: f(2.0, 3.0),
+}
+
 # Names that jopt leaves out, and what replaces them.
 LEFT_OUT: dict[str, str] = {
-    "global_norm": "deprecated: tree.norm",
-    "inject_stateful_hyperparams": "deprecated: inject_hyperparams",
     "optimistic_adam": "deprecated: optimistic_adam_v2",
-    "safe_int32_increment": "deprecated: safe_increment",
     "schedules.inject_stateful_hyperparams": "deprecated: inject_hyperparams",
     "second_order.fisher_diag": "deprecated",
     "second_order.hessian_diag": "deprecated",
@@ -70,7 +81,7 @@ def public_names():
                 yield f"{module}.{name}".strip("."), value
 
 
-NAMES = dict(public_names())
+NAMES = {name: value for name, value in public_names() if name not in RENAMED}
 
 
 def test_every_name_has_its_address():
@@ -133,6 +144,24 @@ def test_files_name_no_modules():
     for file, names in FILES.items():
         values = vars(sys.modules[file])
         assert not [name for name in names if inspect.ismodule(values[name])]
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_a_deprecated_name_warns_and_does_what_it_did(name):
+    module, _, last = name.rpartition(".")
+    assert last not in dir(at(jopt, module))
+    with pytest.warns(DeprecationWarning, match=f"jopt.{name} is deprecated: use"):
+        ours = at(jopt, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        chex.assert_trees_all_close(RENAMED[name](ours), RENAMED[name](at(optax, name)))
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="'jopt' has no attribute 'adamx'"):
+        at(jopt, "adamx")
+    with pytest.raises(ImportError, match="adamx"):
+        exec("from jopt import adamx")
 
 
 def parameters(function):
