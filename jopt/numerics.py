@@ -52,10 +52,15 @@ def one_minus_power(decay: ArrayLike, t: ArrayLike) -> jax.Array:
     dtype = compute_dtype(t.dtype if jnp.issubdtype(t.dtype, jnp.inexact) else default)
     t = t.astype(dtype)
     if isinstance(decay, (int, float)):  # in float64, however near to one
-        return -jnp.expm1(t * math.log(decay)) if decay > 0 else jnp.ones_like(t)
+        return _minus_expm1(t, math.log(decay)) if decay > 0 else jnp.ones_like(t)
     decay = jnp.asarray(decay, dtype)
     log = jnp.log(jnp.where(decay > 0, decay, jnp.ones_like(decay)))
     return jnp.where(decay > 0, -jnp.expm1(t * log), jnp.ones_like(t * log))
+
+
+@functools.partial(jax.jit, inline=True)  # one call to trace, not two
+def _minus_expm1(t: jax.Array, log: float) -> jax.Array:
+    return -jnp.expm1(t * log)
 
 
 def debias(mean: jax.Array, decay: ArrayLike, t: ArrayLike) -> jax.Array:

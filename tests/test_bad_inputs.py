@@ -511,6 +511,7 @@ CALLS = {
     "lr_mult NaN": (lambda: jopt.groups({"w": {"lr_mult": NAN}}, ADAM), "lr_mult"),
     "Nesterov by a string": (lambda: jopt.adam(0.1, nesterov="False"), "nesterov"),
     "centered by an array": (lambda: jopt.rmsprop(0.1, centered=B), "centered"),
+    "mask of no argument": (lambda: jopt.adamw(0.1, mask=lambda: P).init(P), "mask"),
     "rate of a class": (lambda: jopt.adam(dict), "learning_rate"),
     "rate of no argument": (lambda: jopt.adam(lambda: 0.1), "learning_rate"),
     "rate of two": (lambda: jopt.sgd({"w": lambda a, b: 0.1, "**": 0.1}), "'w'"),

@@ -155,7 +155,8 @@ def resolve(mask: Mask, tree: Any, labels: Any = None) -> Any:
     if not mask.label:
         return select(tree, mask.tree, name="mask")
     labels = mask.tree(tree) if labels is None else labels
-    return jax.tree.map(lambda label: bool(label == mask.label[0]), labels)
+    leaves, treedef = jax.tree.flatten(labels)
+    return treedef.unflatten([bool(label == mask.label[0]) for label in leaves])
 
 
 def hide(shown: Any, tree: Any) -> Any:

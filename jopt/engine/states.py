@@ -44,8 +44,11 @@ def read(stage: Any, state: Any, leaves: Leaves) -> StateParts:
     whole = {f: getattr(state, f) for f in (*(stage.shared or ()), *stage.counts)}
     for f, x in whole.items():
         check_leaf(f"{stage.name}: the state's {f!r}", x, _expected_whole(stage, f))
-    whole |= {f: safe_increment(whole[f]) for f in stage.counts}
+    whole |= {f: _advanced(whole[f]) for f in stage.counts}
     return StateParts(stage, type(state), view, whole, slots)
+
+
+_advanced = jax.jit(safe_increment, inline=True)  # one call to trace, not three
 
 
 def write(parts: StateParts) -> Any:

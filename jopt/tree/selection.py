@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -64,6 +65,7 @@ def select(tree: Any, which: Any, *, name: str = "which") -> Any:
     if is_function(which):
         if takes_a_path(which):
             return map_with_path(lambda path, x: bool(which(path, x)), tree)
+        _check_takes_a_tree(which, name)
         chosen = which(tree)
         if chosen is None and jax.tree.leaves(tree):
             raise TypeError(
@@ -196,6 +198,18 @@ def takes_a_path(function: Any) -> bool:
         return False
     needed = code.co_argcount - len(function.__defaults__ or ())
     return needed - hasattr(function, "__self__") == 2
+
+
+def _check_takes_a_tree(function: Any, name: str) -> None:
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} must be a function of the tree, or of (path, leaf), got "
+            f"{getattr(function, '__name__', type(function).__name__)}: {error}"
+        ) from None
+    except ValueError:  # some functions of C have no signature
+        return
 
 
 def _is_pattern(x: Any) -> bool:
