@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray, Tracer
 
-from .base import Rules, WeightDecay
+from .base import Rules, Schedule, WeightDecay
 
 __all__ = []
 
@@ -249,6 +249,9 @@ def _check_arguments(signature: inspect.Signature, call: "Call", ranges: dict) -
             check_numbers(call.name, name, value, ranges.get(name, usual))
         elif kinds == (bool,):
             check_bool(call.name, name, value)
+        elif kinds == (Schedule,):
+            check_function(call.name, name, value)
+            _check_schedule(call.name, name, value)
         elif kinds and all(map(_is_of_functions, kinds)):
             check_function(call.name, name, value)
         elif value is not None and (

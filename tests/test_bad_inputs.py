@@ -182,6 +182,7 @@ def in_state(name, value):
     return lambda tx: with_leaf(tx.init(P), name, value)
 
 
+A, NO = (jax.tree.map(lambda x, y=y: y, P) for y in ("a", False))
 ADAM, MOMENTUM = jopt.adam(0.1), jopt.sgd(0.1, momentum=0.9)
 DOG, MULTI = jopt.contrib.dowg(), METHODS["accumulated"]
 GUARD, INJECTED = METHODS["guarded"], METHODS["injected"]
@@ -512,6 +513,25 @@ CALLS = {
     "Nesterov by a string": (lambda: jopt.adam(0.1, nesterov="False"), "nesterov"),
     "centered by an array": (lambda: jopt.rmsprop(0.1, centered=B), "centered"),
     "mask of no argument": (lambda: jopt.adamw(0.1, mask=lambda: P).init(P), "mask"),
+    "labels None": (
+        lambda: jopt.partition({"a": ADAM}, None).init(P),
+        "param_labels is None at the root",
+    ),
+    "labels without a return": (
+        lambda: jopt.partition({"a": ADAM}, lambda p: None).init(P),
+        "return",
+    ),
+    "label None": (
+        lambda: jopt.partition({"a": ADAM}, at("w", None, A)).init(P),
+        "param_labels is None at ['w']",
+    ),
+    "mask None of a leaf": (lambda: jopt.freeze(at("w", None, NO)).init(P), "['w']"),
+    "groups of a list": (lambda: jopt.groups([1.0], ADAM), "rules"),
+    "freezes a string": (
+        lambda: jopt.selective_transform("adam", freeze_mask=NO),
+        "optimizer",
+    ),
+    "schedule of a class": (lambda: jopt.scale_by_schedule(dict), "step_size_fn"),
     "rate of a class": (lambda: jopt.adam(dict), "learning_rate"),
     "rate of no argument": (lambda: jopt.adam(lambda: 0.1), "learning_rate"),
     "rate of two": (lambda: jopt.sgd({"w": lambda a, b: 0.1, "**": 0.1}), "'w'"),

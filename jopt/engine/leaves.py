@@ -128,9 +128,9 @@ class Leaves:
                     self._labels[key] = mask.tree(reference)
                 labels = self._labels[key]
             shown = resolve(mask, reference, labels)
-            tree = hide(shown, tree)
+            tree = hide(shown, tree, mask.name, lambda i: not self.foreign[i])
             if n + 1 < len(masks):
-                reference = hide(shown, reference)
+                reference = hide(shown, reference, mask.name)
         if any(self.foreign):
             foreign = self.foreign
             tree = jax.tree.map(lambda i: MaskedNode() if foreign[i] else i, tree)
@@ -159,16 +159,36 @@ def resolve(mask: Mask, tree: Any, labels: Any = None) -> Any:
     return treedef.unflatten([bool(label == mask.label[0]) for label in leaves])
 
 
-def hide(shown: Any, tree: Any) -> Any:
-    """The tree with a `MaskedNode` where `shown`, a prefix of it, says False."""
+def hide(
+    shown: Any,
+    tree: Any,
+    name: str = "mask",
+    is_real: Callable[[Any], bool] | None = None,
+) -> Any:
+    """The tree with a `MaskedNode` where `shown`, a prefix of it, says False.
+
+    Where it says nothing, `None`, there may be no real leaf, no optimizable one.
+    """
+    is_real = is_real or _is_optimizable
+    unsaid = []
 
     def one(keep, subtree):
+        if keep is None:
+            unsaid.extend(filter(is_real, jax.tree.leaves(subtree)))
         return subtree if keep is None or keep else MaskedNode()
 
     try:
-        return jax.tree.map(one, shown, tree, is_leaf=_is_none)
+        hidden = jax.tree.map(one, shown, tree, is_leaf=_is_none)
     except (ValueError, TypeError):
-        raise ValueError(explain("mask", shown, "params", tree)) from None
+        raise ValueError(explain(name, shown, "params", tree)) from None
+    if unsaid:
+        said = jax.tree_util.tree_flatten_with_path(shown, is_leaf=_is_none)[0]
+        where = ", ".join(keystr(path) for path, keep in said if keep is None)
+        raise ValueError(
+            f"{name} is None at {where}, where params has leaves: it must say "
+            "something of each of them (is a `return` missing?)"
+        )
+    return hidden
 
 
 def unhide(shown: Any, inner: Any, outer: Any) -> Any:

@@ -42,7 +42,7 @@ def _init_stage(stage: LeafStage | WholeStage, params: Params) -> OptState:
         stage = stage._replace(masks=())
     if isinstance(stage, WholeStage):
         for mask in stage.masks:
-            params = hide(resolve(mask, params), params)
+            params = hide(resolve(mask, params), params, mask.name)
         return stage.tx.init(params)
     leaves = Leaves(params, params)
     view = leaves.view(stage.masks)
@@ -119,8 +119,8 @@ def _whole(stage: WholeStage, updates, state, params, extra_args):
     for mask in stage.masks:
         shown = resolve(mask, seen if params is None else params)
         shown_by.append((shown, seen))
-        seen = hide(shown, seen)
-        params = None if params is None else hide(shown, params)
+        seen = hide(shown, seen, mask.name)
+        params = None if params is None else hide(shown, params, mask.name)
         if mask.of_extra_args:
             extra_args = {k: _hide_if_alike(shown, v) for k, v in extra_args.items()}
     new, state = _checked(stage, seen, state, params, extra_args)

@@ -29,6 +29,11 @@ class Mask(NamedTuple):
     of_extra_args: bool = False  # whether trees among the extra arguments are masked
     label: tuple = ()  # the one, if there are labels
 
+    @property
+    def name(self) -> str:
+        """The argument that it was given as."""
+        return "param_labels" if self.label else "mask"
+
 
 class LeafStage(NamedTuple):
     """A rule for one array; see `per_leaf`."""

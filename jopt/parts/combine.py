@@ -348,6 +348,7 @@ def selective_transform(
         >>> tx = jopt.selective_transform(
         ...     jopt.adam(1e-3), freeze_mask={"w": True, "b": False})
     """
+    check_transformation("selective_transform", "optimizer", optimizer)
 
     def labels(params):
         shown = tree.select(params, freeze_mask, name="freeze_mask")

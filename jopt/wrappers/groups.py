@@ -26,7 +26,13 @@ __all__ = ["groups", "layerwise_lr_decay"]
 def _as_pairs(arguments: dict[str, Any]) -> dict[str, Any]:
     rules = arguments.get("rules", ())
     pairs = rules.items() if isinstance(rules, Mapping) else rules
-    return {"rules": tuple((which, _ordered(group)) for which, group in pairs)}
+    try:
+        return {"rules": tuple((which, _ordered(group)) for which, group in pairs)}
+    except (TypeError, ValueError):
+        raise TypeError(
+            "groups: rules must be a mapping from patterns to groups, or pairs of the "
+            f"two, got {type(rules).__name__} {rules!r:.60}"
+        ) from None
 
 
 def _ordered(group: Any) -> Any:
