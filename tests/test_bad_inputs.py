@@ -972,7 +972,21 @@ ODD_CALLS = {
         G, with_leaf(ADAM.init(P), ".count", lambda x: 3), P
     ),
     "a state of NumPy": lambda: ADAM.update(G, IN_NUMPY, P),
+    "a mask None of a function": lambda: jopt.masked(ADAM, {"w": True, "f": None}).init(
+        {"w": W, "f": jnp.tanh}
+    ),
+    "a Hessian beside a key": lambda: sophia_of({"w": W, "k": jax.random.key(0)}),
+    "a Hessian beside a function": lambda: sophia_of({"w": W, "f": jnp.tanh}),
+    "a search over nothing": lambda: jopt.scale_by_lbfgs().update(
+        {}, jopt.scale_by_lbfgs().init({}), {}
+    ),
 }
+
+
+def sophia_of(params):
+    tx = jopt.contrib.sophia(0.1)
+    grads = {k: W if k == "w" else None for k in params}
+    return tx.update(grads, tx.init(params), params, obj_fn=lambda p: jnp.sum(p["w"]))
 
 
 @table({name: (call,) for name, call in ODD_CALLS.items()})

@@ -169,7 +169,7 @@ def hide(
 
     Where it says nothing, `None`, there may be no real leaf, no optimizable one.
     """
-    is_real = is_real or _is_optimizable
+    is_real = is_real or is_optimizable
     unsaid = []
 
     def one(keep, subtree):
@@ -247,7 +247,7 @@ def _is_none(x: Any) -> bool:
 def _is_foreign(p: Any, g: Any) -> bool:
     """Whether a leaf cannot be optimized, so that it is left alone."""
     if p is not None:
-        return not _is_optimizable(p)
+        return not is_optimizable(p)
     dtype = getattr(g, "dtype", None)  # without parameters a gradient must tell
     return (
         dtype == jax.dtypes.float0
@@ -256,7 +256,7 @@ def _is_foreign(p: Any, g: Any) -> bool:
     )
 
 
-def _is_optimizable(p: Any) -> bool:
+def is_optimizable(p: Any) -> bool:
     if isinstance(p, (bool, int)):
         return False
     if isinstance(p, (float, complex)):

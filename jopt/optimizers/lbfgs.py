@@ -230,9 +230,9 @@ def _with_row(row: jax.Array, memory: jax.Array, new: jax.Array) -> jax.Array:
 def _weight(step: list) -> jax.Array:
     """`1 / (s . y)` of the step that was made; zero if it shows no curvature."""
     s, y = ([pair[i] for pair in step] for i in range(2))
-    curvature = jnp.real(tree.vdot(s, y))
-    epsilon = float(jnp.finfo(curvature.dtype).eps)
-    usable = curvature > epsilon * tree.norm(s) * tree.norm(y)
+    sizes = tree.norm(s) * tree.norm(y)
+    curvature = jnp.real(tree.vdot(s, y)).astype(sizes.dtype)  # of no leaves, integers
+    usable = curvature > float(jnp.finfo(sizes.dtype).eps) * sizes
     return jnp.where(usable, 1 / jnp.where(usable, curvature, 1), 0)
 
 

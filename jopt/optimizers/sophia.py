@@ -12,12 +12,14 @@ from ..base import (
     EmptyState,
     GradientTransformation,
     GradientTransformationExtraArgs,
+    MaskedNode,
     MaskOrFn,
     PerLeaf,
     Updates,
     with_extra_args_support,
 )
 from ..engine import per_leaf, transformation
+from ..engine.leaves import is_optimizable
 from ..numerics import cast, ema, one_minus_power
 from ..parts.clip import clip
 from ..parts.combine import check_transformation
@@ -98,11 +100,21 @@ def hutchinson_estimator_diag_hessian(
                 "update(grads, state, params, obj_fn=lambda params: loss)"
             )
         key, now = jax.random.split(state.key)
-        signs = tree.random_like(now, params, jax.random.rademacher)
-        signs = jax.tree.map(lambda z, p: cast(z, p.dtype), signs, params)
-        product = jax.jvp(jax.grad(obj_fn), (params,), (signs,))[1]
-        estimate = jax.tree.map(lambda z, h: z * h, signs, product)
-        return estimate, state._replace(key=key)
+        leaves, treedef = jax.tree.flatten(params)
+        is_real = [is_optimizable(x) for x in leaves]
+
+        def loss(real):
+            real = iter(real)
+            full = [next(real) if r else x for x, r in zip(leaves, is_real)]
+            return obj_fn(treedef.unflatten(full))
+
+        real = [jnp.asarray(x) for x, r in zip(leaves, is_real) if r]
+        signs = tree.random_like(now, real, jax.random.rademacher)
+        signs = [cast(z, p.dtype) for z, p in zip(signs, real)]
+        product = jax.jvp(jax.grad(loss), (real,), (signs,))[1]
+        estimate = iter(z * h for z, h in zip(signs, product))
+        full = [next(estimate) if r else MaskedNode() for r in is_real]
+        return treedef.unflatten(full), state._replace(key=key)
 
     return GradientTransformationExtraArgs(init, update)
 
