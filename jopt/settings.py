@@ -9,9 +9,10 @@ product knows the call that made it. Arguments are checked by their names, once,
 import functools
 import inspect
 import math
+import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -237,27 +238,46 @@ def check_bool(where: str, name: str, value: Any) -> None:
 
 
 def _check_arguments(signature: inspect.Signature, call: "Call", ranges: dict) -> None:
-    """Refuse what does not fit an argument's range or, if it has none, annotation."""
-    for name, value in call.arguments.items():
-        parameter = signature.parameters[name]
-        kinds = _kinds_of(parameter)
-        if value is parameter.default or (value is None and type(None) in kinds):
-            continue
-        if name in ranges or _are_of_numbers(kinds):
+    """Refuse what is not in the range of its name, or is no dtype where one is due."""
+    for parameter, kinds, value in _given(signature, call):
+        name = parameter.name
+        if name in ranges:
             _check_function(call.name, name, value, kinds)
-            usual = ANY if float in kinds else FINITE
-            check_numbers(call.name, name, value, ranges.get(name, usual))
-        elif kinds == (bool,):
-            check_bool(call.name, name, value)
-        elif kinds == (Schedule,):
-            check_function(call.name, name, value)
-            _check_schedule(call.name, name, value)
-        elif kinds and all(map(_is_of_functions, kinds)):
-            check_function(call.name, name, value)
+            check_numbers(call.name, name, value, ranges[name])
         elif value is not None and (
             name.endswith("_dtype") or name.startswith("dtype_")
         ):
             check_floating_dtype(call.name, name, value)
+
+
+def _check_kinds(signature: inspect.Signature, call: "Call", ranges: dict) -> None:
+    """Refuse what does not fit its annotation, where the name has no range."""
+    for parameter, kinds, value in _given(signature, call):
+        where, name = call.name, parameter.name
+        if name in ranges:
+            continue
+        if _are_of_numbers(kinds):
+            _check_function(where, name, value, kinds)
+            check_numbers(where, name, value, ANY if float in kinds else FINITE)
+        elif kinds == (bool,):
+            check_bool(where, name, value)
+        elif kinds and all(map(_is_of_functions, kinds)):
+            check_function(where, name, value)
+            if kinds == (Schedule,):
+                _check_schedule(where, name, value)
+
+
+def _given(signature: inspect.Signature, call: "Call") -> Iterator[tuple]:
+    """Each parameter that was given, the types that it names, and the value."""
+    for name, value in call.arguments.items():
+        parameter = signature.parameters[name]
+        kinds = _kinds_of(parameter)
+        may_be_none = value is None and type(None) in kinds
+        if value is not parameter.default and not may_be_none:
+            yield parameter, kinds, value
+
+
+_OURS = re.compile(r"\w+: ")  # how our messages begin
 
 
 def _kinds_of(parameter: inspect.Parameter) -> tuple:
@@ -477,7 +497,14 @@ def recorded(record: Callable[[Any, Call], Any]) -> Callable:
                     del bound.arguments[name]  # equal to the call without it
             call = Call(factory, bound.arguments)
             _check_arguments(signature, call, rules)
-            return record(function(*args, **kwargs), call)
+            try:  # what the factory checks itself, it says best
+                product = function(*args, **kwargs)
+            except Exception as error:
+                if not _OURS.match(str(error)):
+                    _check_kinds(signature, call, rules)
+                raise
+            _check_kinds(signature, call, rules)
+            return record(product, call)
 
         return factory
 
