@@ -813,3 +813,6 @@ ROWS = [
         optax=None,
     ),
 ]
+
+# One row of each name: for what does not depend on the settings of a method.
+METHODS = {row.name: row for row in reversed(ROWS)}

@@ -12,7 +12,7 @@ import pytest
 
 import jopt
 from jopt.engine import kernel
-from tests.catalogue import ROWS, _at
+from tests.catalogue import METHODS, _at
 
 PARAMS = {
     "embed": np.array([0.5, -1.0, 2.0]),
@@ -288,7 +288,7 @@ WITHOUT_DECAY = {
     "lbfgs": "its line search measures the loss: the penalty belongs in there",
     "schedule_free": "its base optimizer has it",
 }
-NAMES = sorted({row.name for row in ROWS})
+NAMES = sorted(METHODS)
 WITH_RATE = [
     name
     for name in NAMES
@@ -435,9 +435,9 @@ def test_layerwise_lr_decay():
 
 
 RATED = {
-    row.name: row
-    for row in reversed(ROWS)
-    if "learning_rate" in inspect.signature(_at(jopt, row.name)).parameters
+    name: row
+    for name, row in METHODS.items()
+    if "learning_rate" in inspect.signature(_at(jopt, name)).parameters
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jopt
-from tests.catalogue import ROWS
+from tests.catalogue import METHODS, ROWS
 
 BAD = [
     (dict(learning_rate=None), TypeError, "learning_rate must be a number, got None"),
@@ -82,9 +82,6 @@ def test_repr_reads_like_the_call():
     assert repr(rate) == "join_schedules([abs, abs], [1])"
     tx = jopt.masked(jopt.scale(1.0), ({"a": True}, (False,)))
     assert repr(tx) == "masked(scale(1.0), ({'a': True}, (False,)))"
-
-
-METHODS = {row.name: row for row in reversed(ROWS)}
 
 
 def states_of(row, settings):

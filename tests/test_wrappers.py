@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jopt
 from jopt import wrappers
 from jopt.parts.clip import clip_by_global_norm
-from tests.catalogue import ROWS
+from tests.catalogue import METHODS
 
 SHAPES = {"w": (4, 3), "b": (3,), "s": ()}
 STEPS = 12
@@ -526,7 +526,7 @@ def test_every_optax_alias_with_static_arguments_needs_no_list():
             assert "learning_rate" in state.hyperparams
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+@pytest.mark.parametrize("row", METHODS.values(), ids=METHODS)
 def test_every_factory_can_be_injected_without_a_list(row):
     factory = functools.reduce(getattr, row.name.split("."), jopt)
     tx = wrappers.inject_hyperparams(factory)(**row.settings)
