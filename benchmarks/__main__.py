@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     libraries = {"jopt": optax if args.control else jopt, "optax": optax}
     if args.read:
-        document = json.loads(args.read.read_text())
+        document = report.merged([json.loads(path.read_text()) for path in args.read])
     else:
         label = args.label or report.commit()
         document = report.head(label, quick=args.quick, control=args.control)
@@ -66,7 +66,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--control", action="store_true", help="optax beside itself: the noise")
     add("--label", help="of the results; the commit if not given")
     add("--folder", type=pathlib.Path, default=report.FOLDER, help="of the results")
-    add("--read", type=pathlib.Path, metavar="JSON", help="results, to show once more")
+    add(
+        "--read",
+        nargs="+",
+        type=pathlib.Path,
+        metavar="JSON",
+        help="results, to show once more; of several runs the later counts",
+    )
     add(
         "--write-docs",
         nargs="?",

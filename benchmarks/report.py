@@ -1,5 +1,6 @@
 """Everything measured as JSON, as tables in Markdown and as a plot."""
 
+import collections
 import importlib.metadata
 import json
 import os
@@ -72,6 +73,21 @@ def save(report: dict[str, Any], folder: pathlib.Path) -> pathlib.Path:
     path = folder / f"{report['label']}.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
     return path
+
+
+def merged(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """One report of several runs, each result with its commit; the later run counts.
+
+    A full run takes hours, so a tree may be measured anew alone.
+    """
+    found: dict[str, dict[tuple, Any]] = {}
+    for report in reports:
+        for part in ("steps", "tpu"):
+            for result in report.get(part, ()):
+                job = tuple(result.get(key) for key in ("tree", "layout", "case"))
+                results = found.setdefault(part, {})
+                results[job] = {"commit": report["label"], **result}
+    return reports[-1] | {part: [*results.values()] for part, results in found.items()}
 
 
 # ------------------------------------------------------------------------- tables
@@ -196,11 +212,20 @@ def write_page(report: dict[str, Any], path: pathlib.Path) -> None:
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         if begin not in text:
             text += f"\n{begin}\n{end}\n"
-        made = f"Commit {report['label']}; {machine}; {versions}."
+        made = f"{_commits(report, name)}; {machine}; {versions}."
         block = f"{begin}\n\n{made}\n\n{table}\n{end}"
         pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
         text = re.sub(pattern, lambda _, block=block: block, text, flags=re.S)
     path.write_text(text)
+
+
+def _commits(report: dict[str, Any], part: str) -> str:
+    trees = collections.defaultdict(dict)  # by commit, in order
+    for result in report[part]:
+        trees[result.get("commit", report["label"])][result["tree"]] = None
+    if len(trees) == 1:
+        return f"Commit {next(iter(trees))}"
+    return "; ".join(f"commit {label}: {', '.join(trees[label])}" for label in trees)
 
 
 # --------------------------------------------------------------------------- plot

@@ -71,6 +71,12 @@ def test_a_page_that_is_missing_is_begun_and_tables_not_measured_stay(tmp_path):
     before = page.read_text()
     report.write_page(document | {"tpu": []}, page)
     assert page.read_text() == before
+    faster = result | {"jopt": program | {"compile_seconds": 0.5}}
+    later = document | {"label": "b", "tpu": [faster, result | {"tree": "u"}]}
+    first = document | {"tpu": [result, result | {"tree": "v"}]}
+    report.write_page(report.merged([first, later]), page)
+    assert "commit b: t, u; commit a: v; cpu" in page.read_text()
+    assert page.read_text().count("| c    | 0.50 ") == 1
 
 
 def test_a_program_that_repeats_a_function_has_its_equations_once_or_each_time():
