@@ -57,7 +57,7 @@ CASES = {
     "lion": Case(lambda lib: lib.lion(1e-3), (5,)),
     "lamb": Case(lambda lib: lib.lamb(1e-3), (7,)),
     "adafactor": Case(lambda lib: lib.adafactor(1e-3, min_dim_size_to_factor=32), (3,)),
-    "muon": Case(_muon, trees=("mlp6", "scan12", "gpt2_small")),
+    "muon": Case(_muon, trees=("2000", "mlp6", "scan12", "gpt2_small")),
     "clipped_adamw": Case(_clipped_adamw, (8,)),
     "multi_steps": Case(lambda lib: lib.MultiSteps(lib.adamw(1e-3), 4), (3, 3, 3, 8)),
     "apply_if_finite": Case(lambda lib: lib.apply_if_finite(lib.adamw(1e-3), 3), (8,)),

@@ -18,7 +18,8 @@ _SMALL = [(64, 64), (64,), (32, 64), (128,), (16, 64), (96,), (64, 32), (256,)]
 
 def small(leaves: int) -> Shapes:
     """A deep network of small layers, eight shapes repeating."""
-    return {f"leaf_{i:04}": _SMALL[i % len(_SMALL)] for i in range(leaves)}
+    shapes = [_SMALL[i % len(_SMALL)] for i in range(leaves)]
+    return {f"leaf_{i:04}.{'bw'[len(s) > 1]}": s for i, s in enumerate(shapes)}
 
 
 def tiny(leaves: int) -> Shapes:
