@@ -78,7 +78,7 @@ def abs_sq(x: jax.Array) -> jax.Array:
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         return x.real**2 + x.imag**2
-    return x * x
+    return jax.lax.mul(x, x)  # several times as quick to trace as `x * x`
 
 
 @jax.custom_jvp

@@ -169,4 +169,4 @@ def _nothing(x: jax.Array) -> jax.Array:
     return x.real * 0 + x.imag * 0 if jnp.iscomplexobj(x) else x * 0
 
 
-_NOTHING = Joint(_nothing, jnp.add, jnp.sum)
+_NOTHING = Joint(_nothing, jax.lax.add, jnp.sum)
