@@ -293,3 +293,28 @@ def test_a_count_stays_at_the_top():
     updates, state = tx.update(P, state)
     assert state[0].count == top
     chex.assert_tree_all_finite(updates)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        jopt.adam(0.1, mu_dtype=jnp.bfloat16),
+        jopt.sgd(0.1, momentum=0.9, accumulator_dtype=jnp.float16),
+        jopt.lion(0.1, mu_dtype="bfloat16"),
+    ],
+    ids=repr,
+)
+def test_slots_of_16_bits_stay_so_under_jit_and_vmap(tx):
+    params = {"w": jnp.ones((3, 2)), "b": jnp.ones(3)}
+    state = tx.init(params)
+    small = [x for x in jax.tree.leaves(state) if x.dtype.itemsize == 2]
+    assert len(small) == 2
+    after = jax.jit(tx.update)(params, state, params)[1]
+    assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, state)
+    each = jax.vmap(tx.init)(params)
+    got, after = jax.vmap(tx.update)(params, each, params)  # eager: traced inline
+    assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, each)
+    rows = [
+        tx.update(x, tx.init(x), x)[0]["w"] for x in ({"w": w} for w in params["w"])
+    ]
+    chex.assert_trees_all_close(got["w"], jnp.stack(rows), rtol=1e-6)
