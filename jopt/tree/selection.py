@@ -230,7 +230,8 @@ def _no_leaf(pattern: str, tree: Any) -> str:
     names = paths(tree)
     near = difflib.get_close_matches(pattern, names, 5, 0) or names
     found = f"the pattern {pattern!r} matches no leaf; the nearest paths are "
-    hint = ' (a bracket of a key is "[[]" in a glob)' if "[" in str(near) else ""
+    bracket = any("[" in name for name in near)
+    hint = ' (a bracket of a key is "[[]" in a glob)' if bracket else ""
     return found + listed(near) + hint
 
 
