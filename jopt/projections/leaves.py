@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.typing import ArrayLike
 
 from ..numerics import cast, compute_dtype
 from ..settings import Range, check_array, check_real
 from ..tree.messages import keystr
+from ..tree.norms import as_inexact, wide
 
 __all__ = []
 
@@ -25,29 +25,18 @@ def check_leaves(
             check_array(where, at, x, allowed)
 
 
-def inexact(x: ArrayLike) -> jax.Array:
-    x = jnp.asarray(x)
-    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
-    return x if inexact else x.astype(jnp.result_type(float))
-
-
-def wide(x: ArrayLike) -> jax.Array:
-    x = inexact(x)
-    return cast(x, compute_dtype(x.dtype))
-
-
 def each(function: Callable, tree: Any, *more: Any) -> Any:
     """A function of arrays on all leaves, computed in float32 at least."""
 
     def one(x, *others):
-        return cast(function(wide(x), *others), inexact(x).dtype)
+        return cast(function(wide(x), *others), as_inexact(x).dtype)
 
     return jax.tree.map(one, tree, *more)
 
 
 def as_vector(function: Callable, tree: Any) -> Any:
     """A function of a vector on all elements of the tree."""
-    leaves = [inexact(x) for x in jax.tree.leaves(tree)]
+    leaves = [as_inexact(x) for x in jax.tree.leaves(tree)]
     dtype = compute_dtype(jnp.float32, *(x.dtype for x in leaves))
     vector, unravel = ravel_pytree([cast(x, dtype) for x in leaves])
     parts = unravel(function(vector)) if leaves else []

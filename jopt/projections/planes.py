@@ -11,7 +11,8 @@ from .. import tree as trees
 from ..numerics import cast
 from ..settings import ANY, check_number
 from ..tree.messages import explain, keystr, spell
-from .leaves import check_leaves, each, wide
+from ..tree.norms import wide
+from .leaves import check_leaves, each
 
 __all__ = [
     "projection_halfspace",
