@@ -219,15 +219,23 @@ def as_array(x: Any, leaves: Leaves, i: int, name: str) -> jax.Array:
 
 def types_of(function: Callable, tree: Any) -> Any:
     """`jax.eval_shape` of a function of a tree, whose other leaves stay as they are."""
-    leaves, treedef = jax.tree.flatten(tree)
-    is_array = [isinstance(x, (jax.Array, jax.ShapeDtypeStruct)) for x in leaves]
+    kinds = jax.Array, jax.ShapeDtypeStruct
+    return jax.eval_shape(*of_some(function, tree, lambda x: isinstance(x, kinds)))
 
-    def of_arrays(arrays):
-        arrays = iter(arrays)
-        full = [next(arrays) if a else x for a, x in zip(is_array, leaves)]
+
+def of_some(
+    function: Callable, tree: Any, is_chosen: Callable[[Any], bool]
+) -> tuple[Callable, list]:
+    """The function as one of the chosen leaves, the others fixed; and these leaves."""
+    leaves, treedef = jax.tree.flatten(tree)
+    chosen = [is_chosen(x) for x in leaves]
+
+    def of_chosen(some):
+        some = iter(some)
+        full = [next(some) if c else x for c, x in zip(chosen, leaves)]
         return function(treedef.unflatten(full))
 
-    return jax.eval_shape(of_arrays, [x for a, x in zip(is_array, leaves) if a])
+    return of_chosen, [x for c, x in zip(chosen, leaves) if c]
 
 
 def _check_root(name: str, tree: Any) -> None:

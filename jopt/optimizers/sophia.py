@@ -19,7 +19,7 @@ from ..base import (
     with_extra_args_support,
 )
 from ..engine import per_leaf, transformation
-from ..engine.leaves import is_optimizable
+from ..engine.leaves import is_optimizable, of_some
 from ..numerics import cast, ema, one_minus_power
 from ..parts.clip import clip
 from ..parts.combine import check_transformation
@@ -100,21 +100,16 @@ def hutchinson_estimator_diag_hessian(
                 "update(grads, state, params, obj_fn=lambda params: loss)"
             )
         key, now = jax.random.split(state.key)
-        leaves, treedef = jax.tree.flatten(params)
-        is_real = [is_optimizable(x) for x in leaves]
-
-        def loss(real):
-            real = iter(real)
-            full = [next(real) if r else x for x, r in zip(leaves, is_real)]
-            return obj_fn(treedef.unflatten(full))
-
-        real = [jnp.asarray(x) for x, r in zip(leaves, is_real) if r]
+        loss, real = of_some(obj_fn, params, is_optimizable)
+        real = [jnp.asarray(x) for x in real]
         signs = tree.random_like(now, real, jax.random.rademacher)
         signs = [cast(z, p.dtype) for z, p in zip(signs, real)]
         product = jax.jvp(jax.grad(loss), (real,), (signs,))[1]
         estimate = iter(z * h for z, h in zip(signs, product))
-        full = [next(estimate) if r else MaskedNode() for r in is_real]
-        return treedef.unflatten(full), state._replace(key=key)
+        diagonal = jax.tree.map(
+            lambda p: next(estimate) if is_optimizable(p) else MaskedNode(), params
+        )
+        return diagonal, state._replace(key=key)
 
     return GradientTransformationExtraArgs(init, update)
 
