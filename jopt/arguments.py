@@ -30,6 +30,17 @@ _LEAF = jax.tree.structure(0)
 # --------------------------------------------------------------------------- the call
 
 
+def misfit_of_one(function: Callable) -> str | None:
+    """Why a function cannot be called with one argument; `None` if it can."""
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # some functions of C have no signature
+        return None
+    return None
+
+
 def strict_call(function: Callable[P, T]) -> Callable[P, T]:
     """Says what to do when positional and keyword arguments are mixed up."""
     parameters = inspect.signature(function).parameters.values()

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray, Tracer
 
+from .arguments import misfit_of_one
 from .base import Rules, Schedule, WeightDecay
 
 __all__ = []
@@ -178,17 +179,14 @@ def _check_schedule(where: str, name: str, value: Any) -> None:
             f"{where}: {name} must be a number or a schedule, got the class "
             f"{value.__name__}"
         )
-    try:
-        inspect.signature(value).bind(0)
-    except TypeError as error:
+    misfit = misfit_of_one(value)
+    if misfit is not None:
         called = getattr(value, "__name__", _kind(value))
-        hint = "; did you forget to call it?" if "missing" in str(error) else ""
+        hint = "; did you forget to call it?" if "missing" in misfit else ""
         raise TypeError(
             f"{where}: {name} must be a schedule, a function of the step alone, got "
-            f"{called}: {error}{hint}"
-        ) from None
-    except ValueError:  # some functions of C have no signature
-        return
+            f"{called}: {misfit}{hint}"
+        )
 
 
 def rules_as_tree(name: str, value: Any, ranges: Mapping[str, Range] = _RANGES) -> Any:
@@ -242,7 +240,7 @@ def _check_arguments(signature: inspect.Signature, call: "Call", ranges: dict) -
     for parameter, kinds, value in _given(signature, call):
         name = parameter.name
         if name in ranges:
-            _check_function(call.name, name, value, kinds)
+            _refuse_function(call.name, name, value, kinds)
             check_numbers(call.name, name, value, ranges[name])
         elif value is not None and (
             name.endswith("_dtype") or name.startswith("dtype_")
@@ -257,7 +255,7 @@ def _check_kinds(signature: inspect.Signature, call: "Call", ranges: dict) -> No
         if name in ranges:
             continue
         if _are_of_numbers(kinds):
-            _check_function(where, name, value, kinds)
+            _refuse_function(where, name, value, kinds)
             check_numbers(where, name, value, ANY if float in kinds else FINITE)
         elif kinds == (bool,):
             check_bool(where, name, value)
@@ -304,7 +302,7 @@ def _are_of_numbers(kinds: tuple) -> bool:
     return known and not {int, float}.isdisjoint(kinds)
 
 
-def _check_function(where: str, name: str, value: Any, kinds: tuple) -> None:
+def _refuse_function(where: str, name: str, value: Any, kinds: tuple) -> None:
     """Refuse a function where the annotation says that only a number is known."""
     if kinds and not any(map(_is_of_functions, kinds)) and _is_function(value):
         raise TypeError(

@@ -2,7 +2,6 @@
 
 import difflib
 import functools
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..arguments import misfit_of_one
 from .messages import explain, keystr, listed
 
 __all__ = ["map_with_path", "partition_by", "paths", "select", "values_of"]
@@ -201,15 +201,12 @@ def takes_a_path(function: Any) -> bool:
 
 
 def _check_takes_a_tree(function: Any, name: str) -> None:
-    try:
-        inspect.signature(function).bind(None)
-    except TypeError as error:
+    misfit = misfit_of_one(function)
+    if misfit is not None:
         raise TypeError(
             f"{name} must be a function of the tree, or of (path, leaf), got "
-            f"{getattr(function, '__name__', type(function).__name__)}: {error}"
-        ) from None
-    except ValueError:  # some functions of C have no signature
-        return
+            f"{getattr(function, '__name__', type(function).__name__)}: {misfit}"
+        )
 
 
 def _is_pattern(x: Any) -> bool:
