@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import jopt
+from jopt.engine import sums
 
 
 class MeanState(NamedTuple):
@@ -79,6 +80,38 @@ def test_masks_and_partitions_run_in_the_same_kernel():
     jaxpr = jax.make_jaxpr(tx.update)(params, tx.init(params), params)
     names = [e.params["name"] for e in jaxpr.eqns if "jaxpr" in e.params]
     assert names == ["_numbers"] + ["leaf"] * 6
+
+
+def additions_outside(function, *args):
+    """How often leaves are added outside of the calls that are traced once."""
+    jaxpr = jax.make_jaxpr(function)(*args)
+    return sum(e.primitive.name == "add" and e.outvars[0].aval.ndim for e in jaxpr.eqns)
+
+
+def test_new_parameters_are_made_with_the_updates():
+    tx = jopt.adamw(0.1)
+    params = {i: jnp.full(3, i, jnp.bfloat16) for i in range(20)}
+    others = {i: jnp.full(3, 7 + i, jnp.bfloat16) for i in range(20)}
+    state = tx.init(params)
+
+    def step(g, p, q):
+        u, _ = tx.update(g, state, p)
+        return jopt.apply_updates(p, u), jopt.apply_updates(q, u), u
+
+    def changed(g, p):
+        u, _ = tx.update(g, state, p)
+        u[0] = 2 * u[0]
+        return jopt.apply_updates(p, u), u
+
+    assert additions_outside(lambda g, p: step(g, p, p), params, params) == 0
+    assert additions_outside(step, params, params, others) == 20
+    assert additions_outside(changed, params, params) == 1
+    new, moved, u = jax.jit(step)(others, params, others)
+    chex.assert_trees_all_equal(new, optax.apply_updates(params, u))
+    chex.assert_trees_all_equal(moved, optax.apply_updates(others, u))
+    new, u = jax.jit(changed)(others, params)
+    chex.assert_trees_all_equal(new, optax.apply_updates(params, u))
+    assert not sums._sums, "nothing is kept when the traces are over"
 
 
 # -------------------------------------------------------------------------------- eager

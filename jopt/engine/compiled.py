@@ -71,7 +71,9 @@ def deleted(where: str, x: jax.Array) -> str:
 
 
 def _all_values(args: Any) -> bool:
-    return not any(isinstance(x, Tracer) for x in jax.tree.leaves(args))
+    return not any(
+        issubclass(kind, Tracer) for kind in set(map(type, jax.tree.leaves(args)))
+    )
 
 
 class _Program:

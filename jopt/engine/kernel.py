@@ -13,19 +13,23 @@ from ..tree.messages import spell
 from .batches import batching, is_worth_a_batch, reduces, stack, unstack
 from .leaves import is_complex, is_inexact
 from .stages import LeafStage, Plan
+from .sums import added
 
 __all__ = []
 
 _WIDTH = 16  # how many leaves are one call, at the most
 
 
-def kernel_of(plan: Plan, stages: tuple, hints: tuple, form: Any, roles: tuple):
+def kernel_of(
+    plan: Plan, stages: tuple, hints: tuple, form: Any, roles: tuple, adds: bool
+):
     """The rules of the stages in a row as one function, made once a plan.
 
     `form` is the structure of the numbers of all stages, and `roles` says of each
-    number what `roles_of` found.
+    number what `roles_of` found. Calls of it give the update, the slots and, if it
+    `adds` and the call is not written out, the new parameter.
     """
-    key = (*(stage.rule for stage in stages), hints, form, roles)
+    key = (*(stage.rule for stage in stages), hints, form, roles, adds)
     if key not in plan.kernels:
 
         def leaf(g, slots, p, own, shared):
@@ -40,18 +44,24 @@ def kernel_of(plan: Plan, stages: tuple, hints: tuple, form: Any, roles: tuple):
             return cast(u, g.dtype), tuple(new)
 
         leaf.__name__ = stages[0].name if len(stages) == 1 else "leaf"
-        plan.kernels[key] = _calls_of(leaf)
+        plan.kernels[key] = _calls_of(leaf, adds)
     return plan.kernels[key]
 
 
-def _calls_of(leaf: Callable) -> Callable:
+def _calls_of(leaf: Callable, adds: bool) -> Callable:
     """Calls of one function: written out, traced and lowered once, or as one batch.
 
     A call costs more to trace and to lower than its arguments, so some of them are one
     call of a function that makes them.
     """
-    one = jax.jit(leaf)
     worth_it = {}
+
+    def with_sum(g, slots, p, own, shared):
+        u, new = leaf(g, slots, p, own, shared)
+        return u, new, added(p, u) if adds else None
+
+    with_sum.__name__ = leaf.__name__
+    one = jax.jit(with_sum)
 
     @jax.jit
     def many(given, own, shared):
@@ -62,15 +72,15 @@ def _calls_of(leaf: Callable) -> Callable:
         rows = [(*x, numbers) for x, numbers in each_with(given, own)]
         columns = jax.tree.map(lambda *xs: stack(xs), *rows)
         out = jax.vmap(leaf, in_axes=(0, 0, 0, 0, None))(*columns, shared)
-        slots, treedef = jax.tree.flatten(out)
-        return [treedef.unflatten(row) for row in zip(*map(unstack, slots))]
+        columns, treedef = jax.tree.flatten((*out, None))
+        return [treedef.unflatten(row) for row in zip(*map(unstack, columns))]
 
     def each_with(given, own):
         return zip(given, own * (len(given) // len(own)))
 
     def calls(given: list, own: list, shared: list, *, inline: bool) -> Iterator[tuple]:
         if inline:
-            return (leaf(*x, numbers, shared) for x, numbers in zip(given, own))
+            return ((*leaf(*x, n, shared), None) for x, n in zip(given, own))
         together, width = many, _width(len(given))
         if len(given) >= _WIDTH and is_worth_it(given, own, shared):
             together, width = batch, _WIDTH

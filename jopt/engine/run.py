@@ -22,6 +22,7 @@ from .kernel import OWN, SHARED, kernel_of, roles_of, sealed, taken
 from .leaves import Leaves, hide, resolve, types_of, unhide
 from .stages import LeafStage, Plan, WholeStage
 from .states import StateParts, read, write
+from .sums import remember
 
 __all__ = []
 
@@ -91,7 +92,8 @@ def update(
             leaves = None
             continue
         leaves = leaves or Leaves(updates, params)
-        done += _leafwise(plan, first, last, leaves, states[first:last])
+        adds = params is not None and last == len(plan.stages)
+        done += _leafwise(plan, first, last, leaves, states[first:last], adds)
         updates = leaves.tree(leaves.g)
     return updates, plan.pack(done)
 
@@ -142,7 +144,9 @@ def _hide_if_alike(shown: Any, extra: Any) -> Any:
         return extra  # not a tree like the parameters: a loss, a function
 
 
-def _leafwise(plan: Plan, first: int, last: int, leaves: Leaves, states: list) -> list:
+def _leafwise(
+    plan: Plan, first: int, last: int, leaves: Leaves, states: list, adds: bool
+) -> list:
     """Stages `first` to `last` on every leaf; `leaves.g` become their updates."""
     stages: Any = plan.stages[first:last]
     parts = [read(stage, state, leaves) for stage, state in zip(stages, states)]
@@ -172,7 +176,8 @@ def _leafwise(plan: Plan, first: int, last: int, leaves: Leaves, states: list) -
         rows, alike = zip(*by_row.values())
         group = [leaf for some in alike for leaf in some]
         roles = roles_of(rows)
-        kernel = kernel_of(plan, tuple(stages[k] for k in rule), hint, form, roles)
+        of_rule = tuple(stages[k] for k in rule)
+        kernel = kernel_of(plan, of_rule, hint, form, roles, adds)
         traced = isinstance(leaves.g[group[0][0]], Tracer)  # if not, it is outside
         given = [
             (leaves.g[i], tuple(parts[k].slots[i] for k in ks), leaves.p[i])
@@ -183,8 +188,10 @@ def _leafwise(plan: Plan, first: int, last: int, leaves: Leaves, states: list) -
             own += [taken(row, roles, OWN)] * len(some)
         shared = taken(rows[0], roles, SHARED)
         results = kernel(given, own, shared, inline=not traced or len(group) == 1)
-        for (i, ks), (u, new) in zip(group, results):
+        for (i, ks), (u, new, total) in zip(group, results):
             leaves.g[i] = u
+            if total is not None:
+                remember(leaves.p[i], u, total)
             for k, slot in zip(ks, new):
                 parts[k].slots[i] = slot
     return [write(part) for part in parts]

@@ -1,17 +1,14 @@
 """Applying updates to parameters."""
 
-import functools
-import weakref
-
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ..base import Params, Updates
 from ..engine.compiled import call_compiled
 from ..engine.leaves import Leaves
-from ..numerics import cast, compute_dtype
+from ..engine.sums import known_sums, sum_of
+from ..numerics import compute_dtype
 
 __all__ = ["apply_updates", "incremental_update", "periodic_update"]
 
@@ -40,41 +37,15 @@ def apply_updates(params: Params, updates: Updates) -> Params:
 
 
 def _apply_updates(params, updates):
+    known = known_sums(params, updates)
+    if known is not None:
+        return known
     leaves = Leaves(updates, params)
     out: list = list(leaves.p)
     for i, live in enumerate(leaves.live):
         if live:
-            out[i] = _add(leaves.p[i], leaves.g[i])
+            out[i] = sum_of(leaves.p[i], leaves.g[i])
     return leaves.tree(out)
-
-
-# Sums of tracers that are known already: id(u) -> (u, p, p + u), while u lives.
-_sums: dict[int, tuple[weakref.ref, jax.Array, jax.Array]] = {}
-
-
-def sums(params: Params, updates: Updates) -> list[jax.Array]:
-    """What `apply_updates` makes of the leaves that it changes."""
-    return [_add(p, u) for p, u in Leaves(updates, params).pairs()]
-
-
-def remember_sums(params: Params, updates: Updates, new: list[jax.Array]) -> None:
-    """Lets `apply_updates(params, updates)` find its sums in the trace that made them.
-
-    They may not have been made from these very tracers: they would live for ever.
-    """
-    for (p, u), total in zip(Leaves(updates, params).pairs(), new):
-        if isinstance(u, Tracer):
-            drop = functools.partial(_sums.pop, id(u))
-            _sums[id(u)] = weakref.ref(u, drop), p, total
-
-
-def _add(p: jax.Array, u: jax.Array) -> jax.Array:
-    known = _sums.get(id(u))
-    if known is not None and known[1] is p:
-        return known[2]
-    dtype = compute_dtype(p.dtype, u.dtype)
-    # lax.add and not `+`: traced once for every leaf, this is most of the cost.
-    return cast(jax.lax.add(cast(p, dtype), cast(u, dtype)), p.dtype)
 
 
 def incremental_update(

@@ -17,7 +17,8 @@ from ..numerics import SMALL, cast
 
 __all__ = []
 
-_GROUP = 32  # how many arrays or numbers are joined in one go
+_GROUP = 32  # how many arrays or numbers are joined in one kernel
+_TRACED = 8  # and how many of these in a call that is traced once
 
 
 class Joint(NamedTuple):
@@ -39,7 +40,7 @@ def joined(joint: Joint, leaves: Sequence[jax.Array], dtype: Any, *more: Any) ->
         parts.append(cast(part, dtype))
     while len(parts) > _GROUP:
         # The maximum changes nothing but keeps XLA from writing a row of operations.
-        stacks = [jnp.stack(some) for some in _chunks(parts)]
+        stacks = [jnp.stack(some) for some in _chunks(parts, _GROUP)]
         parts = [joint.reduce(jnp.maximum(stack, -1)) for stack in stacks]
     return functools.reduce(joint.join, parts, jnp.zeros((), dtype))
 
@@ -49,11 +50,11 @@ def _groups(leaves: Sequence[jax.Array]) -> list[list[jax.Array]]:
     alike = collections.defaultdict(list)
     for i, x in enumerate(leaves):
         alike[jax.typeof(x) if x.size <= SMALL else i].append(x)
-    return [chunk for group in alike.values() for chunk in _chunks(group)]
+    return [chunk for group in alike.values() for chunk in _chunks(group, _GROUP)]
 
 
-def _chunks(xs: list) -> list[list]:
-    return [xs[i : i + _GROUP] for i in range(0, len(xs), _GROUP)]
+def _chunks(xs: list, n: int) -> list[list]:
+    return [xs[i : i + n] for i in range(0, len(xs), n)]
 
 
 def _signature(group: list[jax.Array]) -> tuple:
@@ -61,8 +62,15 @@ def _signature(group: list[jax.Array]) -> tuple:
 
 
 def _of_group(joint: Joint, group: list[jax.Array], *more: Any) -> jax.Array:
-    elements = (joint.element(x, *more) for x in group)
-    return joint.reduce(functools.reduce(joint.join, elements))
+    n = len(group) // _TRACED * _TRACED
+    joins = [_join_jitted(joint, xs, *more) for xs in _chunks(group[:n], _TRACED)]
+    joins += [_join(joint, [x], *more) for x in group[n:]]
+    return joint.reduce(functools.reduce(joint.join, joins))
+
+
+def _join(joint: Joint, xs: list[jax.Array], *more: Any) -> jax.Array:
+    return functools.reduce(joint.join, (joint.element(x, *more) for x in xs))
 
 
 _of_group_jitted = jax.jit(_of_group, static_argnums=0)
+_join_jitted = jax.jit(_join, static_argnums=0)

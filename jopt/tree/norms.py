@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from ..numerics import SCALES, abs_sq, cast, compute_dtype, safe_sqrt
@@ -84,7 +85,7 @@ def _sum_of_squares(tree: Any, axis_name: Any) -> tuple[jax.Array, jax.Array]:
         total = joined(_SQUARES, leaves, dtype, scale)
         return total if axis_name is None else jax.lax.psum(total, axis_name)
 
-    total = sum_of_squares(None)
+    total = sum_of_squares(np.ones((), dtype))  # nothing to compute, one trace for two
     up, small = SCALES[dtype.itemsize]
     exact = jnp.isfinite(total) & (total > small)
     scale = jnp.where(total > 1, 1 / up, up).astype(dtype)
@@ -94,9 +95,7 @@ def _sum_of_squares(tree: Any, axis_name: Any) -> tuple[jax.Array, jax.Array]:
     return total, jnp.where(exact | (total == 0), jnp.ones_like(scale), scale)
 
 
-def _square(x: jax.Array, scale: jax.Array | None) -> jax.Array:
-    if scale is None:
-        return abs_sq(wide(x))
+def _square(x: jax.Array, scale: jax.Array) -> jax.Array:
     x = cast(x, compute_dtype(x.dtype, scale.dtype))
     return abs_sq(x * cast(scale, x.dtype))
 

@@ -16,8 +16,8 @@ from ..base import (
     Updates,
 )
 from ..engine.leaves import Leaves, is_inexact
+from ..engine.sums import remember, sums
 from ..engine.types import in_types_of, is_array, keep_types, strong
-from ..parts.apply import remember_sums, sums
 from ..tree.joined import Joint, joined
 from ..tree.messages import explain, keystr, spell
 
@@ -82,7 +82,8 @@ def choose_step(
 
     u, state, new = choose(index, *map(with_sums, steps))
     if here:
-        remember_sums(params, u, new)
+        for (p, of_leaf), total in zip(Leaves(u, params).pairs(), new):
+            remember(p, of_leaf, total)
     return u, state
 
 
