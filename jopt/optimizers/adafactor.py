@@ -97,19 +97,21 @@ def scale_by_factored_rms(
         return scalar("scale_by_factored_rms", "decay_rate_fn", decay)
 
     def scale_by_factored_rms(g, s, p, decay):
-        square = abs_sq(g) + epsilon
         axes = factored_axes(g.shape)
         if axes is None:
-            v = ema(square, s.v, decay)
+            v = ema(abs_sq(g) + epsilon, s.v, decay)
             return g * _inverse_root(v), s._replace(v=v)
         second, first = axes
-        v_row = ema(jnp.mean(square, axis=first), s.v_row, decay)
-        v_col = ema(jnp.mean(square, axis=second), s.v_col, decay)
+        # XLA on CPU would write one square, to read it twice; of two it writes neither.
+        minus = -abs_sq(g) if jnp.iscomplexobj(g) else -g * g
+        by_row = jnp.mean(abs_sq(g), axis=first) + epsilon
+        by_col = -jnp.mean(minus, axis=second) + epsilon
+        v_row, v_col = ema(by_row, s.v_row, decay), ema(by_col, s.v_col, decay)
         among_rows = second - 1 if second > first else second
         relative = v_row / jnp.mean(v_row, axis=among_rows, keepdims=True)
-        by_row = jnp.expand_dims(_inverse_root(relative), first)
-        by_column = jnp.expand_dims(_inverse_root(v_col), second)
-        u = g * by_row * by_column
+        rows = jnp.expand_dims(_inverse_root(relative), first)
+        columns = jnp.expand_dims(_inverse_root(v_col), second)
+        u = g * rows * columns
         return u, s._replace(v_row=v_row, v_col=v_col)
 
     return per_leaf(FactoredState, init, scale_by_factored_rms, each=each)
