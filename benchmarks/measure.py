@@ -20,8 +20,6 @@ from .counts import counts
 from .peers import Floor, Torch
 from .sampling import Effort, alternate, summary
 
-_SHORTEST = 0.02  # seconds; a sample of fast steps is as many as last this long
-
 
 def compare(
     libraries: dict[str, ModuleType],
@@ -47,7 +45,7 @@ def compare(
     samples |= alternate(sides, Side.compile, few._replace(most=5))
     say("jitted step")
     difference = distance(*each(sides, Side.start).values(), params)
-    repeats = max(each(sides, Side.repeats).values())
+    repeats = max(each(sides, lambda side: side.repeats(effort.in_a_row)).values())
     peers = others(case, params, grads)
     each(peers, lambda peer: peer.step(2))  # warm
     samples |= alternate(sides | peers, lambda side: side.step(repeats), effort)
@@ -55,8 +53,8 @@ def compare(
     samples |= alternate(sides, lambda side: side.dispatch(repeats), few)
     say("eager step")
     jax.clear_caches()  # the two share next to nothing of what they compile here
-    samples |= alternate(sides, Side.first_eager, Effort(0, 1, 1))
-    samples |= alternate(sides, Side.eager, few)
+    samples |= alternate(sides, Side.first_eager, effort._replace(least=1, most=1))
+    samples |= alternate(sides, lambda side: side.eager(effort.in_a_row), few)
 
     counted = each(sides, lambda side: side.counts)
     for name in counted["jopt"]:
@@ -119,10 +117,10 @@ class Side:
         self.carry = jax.block_until_ready(carry)
         return {"step": (time.perf_counter() - start) / steps}
 
-    def repeats(self) -> int:
+    def repeats(self, seconds: float) -> int:
         """How many periods of steps make a sample that is long enough."""
         period = self.case.period * self.step(1)["step"]
-        return max(1, math.ceil(_SHORTEST / period))
+        return max(1, math.ceil(seconds / period))
 
     def dispatch(self, repeats: int) -> dict[str, float]:
         """Seconds until the call of a step returns, whether its results are ready.
@@ -146,7 +144,7 @@ class Side:
         self.eager_carry = jax.block_until_ready(step(self.params, state, self.grads))
         return {"first_eager_step": time.perf_counter() - start}
 
-    def eager(self) -> dict[str, float]:
+    def eager(self, at_least: float) -> dict[str, float]:
         """Seconds a step outside of jit, later on, over whole periods of steps."""
         _, step = self.build()
 
@@ -157,7 +155,7 @@ class Side:
 
         some_steps()  # in a loop, none comes after the other library and the collector
         start, seconds, steps = time.perf_counter(), 0.0, 0
-        while seconds < _SHORTEST:
+        while seconds < at_least:
             some_steps()
             steps += self.case.period
             seconds = time.perf_counter() - start

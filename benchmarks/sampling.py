@@ -11,15 +11,20 @@ Samples = dict[str, dict[str, list[float]]]  # figure -> side -> values
 
 
 class Effort(NamedTuple):
-    """How long to sample each figure: for so many seconds, but at least and at most."""
+    """How long to sample each figure: for so many seconds, but at least and at most.
+
+    A sample is of steps in a row, as programs take them, for so many seconds at least:
+    the first one comes after the other library and finds nothing in the caches.
+    """
 
     seconds: float
     least: int
     most: int
+    in_a_row: float
 
 
-FULL = Effort(seconds=5.0, least=3, most=100)
-QUICK = Effort(seconds=0.4, least=3, most=30)
+FULL = Effort(seconds=5.0, least=3, most=100, in_a_row=0.1)
+QUICK = Effort(seconds=0.4, least=3, most=30, in_a_row=0.02)
 
 
 def alternate(

@@ -125,7 +125,7 @@ def test_samples_are_taken_in_turns_and_ratios_are_of_neighbours():
         order.append(side)
         return {"n": float(next(clock))}
 
-    effort = sampling.Effort(seconds=0.0, least=3, most=9)
+    effort = sampling.Effort(seconds=0.0, least=3, most=9, in_a_row=0.0)
     taken = sampling.alternate({"jopt": "j", "optax": "o"}, sample, effort)
     assert "".join(order) == "joojjo"
     assert taken == {"n": {"jopt": [1, 4, 5], "optax": [2, 3, 6]}}
