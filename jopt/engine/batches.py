@@ -19,7 +19,7 @@ from ..platforms import platform_of
 
 __all__ = ["batch_leaves"]
 
-_CHUNK = 32  # how many arrays are joined in one kernel
+_CHUNK = 16  # how many arrays are joined in one kernel
 
 _REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "argmax", "dot_general"}
 
