@@ -731,6 +731,25 @@ def test_only_the_branch_that_is_taken_is_computed():
     assert [v in used for v in inputs[-3:]] == [False] * 3
 
 
+def test_gradients_are_collected_by_one_trace_for_each_shape():
+    params = {i: jnp.ones((i % 4 + 1, 3)) for i in range(40)}
+    tx = wrappers.multi_steps(INNER, 3)
+    jaxpr = jax.make_jaxpr(tx.update)(params, tx.init(params), params)
+
+    def means(jaxpr):
+        for e in jaxpr.eqns:
+            assert not (e.primitive.name == "div" and e.outvars[0].aval.ndim)
+            if e.params.get("name") == "_with_mean":
+                yield e.params["jaxpr"]
+            elif e.params.get("name") == "many":
+                yield from means(e.params["jaxpr"])
+
+    (switch,) = [e for e in jaxpr.eqns if e.primitive.name == "cond"]
+    collected = [[*means(branch)] for branch in switch.params["branches"]]
+    assert [len(some) for some in collected] == [40, 40]
+    assert len({id(x) for some in collected for x in some}) == 4
+
+
 def test_k_of_one_is_the_optimizer_itself():
     params, grads = tree(0), gradients()
     one, state = run(wrappers.multi_steps(INNER, 1), params, grads)

@@ -11,13 +11,12 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from ..numerics import cast, compute_dtype
 from ..tree.messages import spell
 from .batches import batching, is_worth_a_batch, reduces, stack, unstack
+from .calls import WIDTH, chunks
 from .leaves import is_complex, is_inexact
 from .stages import LeafStage, Plan
 from .sums import added
 
 __all__ = []
-
-_WIDTH = 16  # how many leaves are one call, at the most
 
 
 def kernel_of(
@@ -49,11 +48,7 @@ def kernel_of(
 
 
 def _calls_of(leaf: Callable, adds: bool) -> Callable:
-    """Calls of one function: written out, traced and lowered once, or as one batch.
-
-    A call costs more to trace and to lower than its arguments, so some of them are one
-    call of a function that makes them.
-    """
+    """Calls of one function: written out, traced and lowered once, or as one batch."""
     worth_it = {}
 
     def with_sum(g, slots, p, own, shared):
@@ -81,9 +76,9 @@ def _calls_of(leaf: Callable, adds: bool) -> Callable:
     def calls(given: list, own: list, shared: list, *, inline: bool) -> Iterator[tuple]:
         if inline:
             return ((*leaf(*x, n, shared), None) for x, n in zip(given, own))
-        together, width = many, _width(len(given))
-        if len(given) >= _WIDTH and is_worth_it(given, own, shared):
-            together, width = batch, _WIDTH
+        together, width = many, None
+        if len(given) >= WIDTH and is_worth_it(given, own, shared):
+            together, width = batch, WIDTH
         return in_chunks(together, width, given, own, shared)
 
     def is_worth_it(given, own, shared):
@@ -96,26 +91,17 @@ def _calls_of(leaf: Callable, adds: bool) -> Callable:
         return worth_it[key] and len(set(types)) == 1
 
     def in_chunks(together, width, given, own, shared):
-        whole = len(given) // width * width if width > 1 else 0
-        for start in range(0, whole, width):
-            chunk = slice(start, start + width)
-            yield from together(given[chunk], once(own[chunk]), shared)
-        for x, numbers in zip(given[whole:], own[whole:]):
-            yield one(*x, numbers, shared)
+        for chunk in chunks(len(given), width):
+            some, numbers = given[chunk], own[chunk]
+            if len(some) == 1:
+                yield one(*some[0], *numbers, shared)
+            else:
+                yield from together(some, once(numbers), shared)
 
     def once(own):  # numbers that all leaves of a call share are given once
         return own[:1] if all(x is own[0] for x in own) else own
 
     return calls
-
-
-@functools.cache
-def _width(n: int) -> int:
-    """How many of n leaves to make one call, for the fewest calls to trace in all.
-
-    That is the inner calls of one, the calls of that one, and what is left over.
-    """
-    return min(range(1, _WIDTH + 1), key=lambda w: w * (w > 1) + n // w + n % w)
 
 
 def sealed(numbers: Any) -> Any:

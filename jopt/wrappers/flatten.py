@@ -60,13 +60,11 @@ def flatten(inner: GradientTransformation) -> GradientTransformationExtraArgs:
         ]
         p = None if params is None else _join([leaves.p[i] for i in kept])
         flat, state = inner.update(_join(gs), state, p, **extra_args)
-        start = 0
-        for i, g in zip(kept, gs):
+        for i, g, piece in zip(kept, gs, jax.lax.split(flat, [g.size for g in gs])):
             if leaves.live[i]:
-                piece = flat[start : start + g.size].reshape(g.shape)
+                piece = piece.reshape(g.shape)
                 piece = piece if is_complex(g.dtype) else piece.real
                 leaves.g[i] = _scatter(cast(piece, g.dtype), g)
-            start += g.size
         return leaves.tree(leaves.g), state
 
     return GradientTransformationExtraArgs(init, update)

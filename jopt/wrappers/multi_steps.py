@@ -17,6 +17,7 @@ from ..base import (
     with_extra_args_support,
 )
 from ..engine import transformation
+from ..engine.calls import traced_once
 from ..engine.leaves import Leaves, is_complex
 from ..engine.types import in_types_of, is_array, keep_types
 from ..numerics import abs_sq, compute_dtype, safe_increment
@@ -246,21 +247,32 @@ def _accumulate(
     except (ValueError, TypeError):
         words = explain("the state's 'acc_grads'", state.acc_grads, "updates", updates)
         raise ValueError(f"multi_steps: {words}") from None
-    for i, live in enumerate(leaves.live):
-        if not live:
-            continue
-        g, acc = leaves.g[i], accs[i]
-        if g.shape != acc.shape:
+    live = [i for i, live in enumerate(leaves.live) if live]
+    for i in live:
+        if leaves.g[i].shape != accs[i].shape:
             raise ValueError(
-                f"multi_steps: updates at {leaves.path(i)} is {spell(g)}, the state's "
-                f"'acc_grads' there is {spell(acc)}: was the state made for other "
-                "parameters?"
+                f"multi_steps: updates at {leaves.path(i)} is {spell(leaves.g[i])}, "
+                f"the state's 'acc_grads' there is {spell(accs[i])}: was the state "
+                "made for other parameters?"
             )
-        g = g.astype(acc.dtype)
-        n = (state.mini_step + 1).astype(acc.dtype)
-        new = acc + (g - acc) / n if mean else acc + g
-        leaves.g[i] = accs[i] = jnp.where(state.mini_step == 0, g, new)
+    collect = _with_mean if mean else _with_sum
+    together = collect([(leaves.g[i], accs[i]) for i in live], state.mini_step)
+    for i, acc in zip(live, together):
+        leaves.g[i] = accs[i] = acc
     return leaves.tree(leaves.g), leaves.tree(accs)
+
+
+@traced_once
+def _with_mean(g: jax.Array, acc: jax.Array, before: jax.Array) -> jax.Array:
+    g = g.astype(acc.dtype)
+    mean = acc + (g - acc) / (before + 1).astype(acc.dtype)
+    return jnp.where(before == 0, g, mean)  # it may hold those of an earlier step
+
+
+@traced_once
+def _with_sum(g: jax.Array, acc: jax.Array, before: jax.Array) -> jax.Array:
+    g = g.astype(acc.dtype)
+    return jnp.where(before == 0, g, acc + g)
 
 
 class MultiSteps:
