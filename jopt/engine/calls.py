@@ -28,18 +28,15 @@ def traced_once(function: Callable) -> Callable[..., list]:
         alike = collections.defaultdict(list)
         for i, row in enumerate(rows):
             alike[tuple(map(jax.typeof, row))].append(i)
-        results: list[Any] = [None] * len(rows)
+        results = {}
         for group in alike.values():
-            if len(group) == 1:
-                results[group[0]] = function(*rows[group[0]], *more)
-                continue
+            alone = function if len(group) == 1 else one
             for some in (group[chunk] for chunk in chunks(len(group))):
-                if len(some) == 1:
-                    results[some[0]] = one(*rows[some[0]], *more)
-                else:
-                    for i, x in zip(some, many([rows[i] for i in some], more)):
-                        results[i] = x
-        return results
+                given = [rows[i] for i in some]
+                several = len(given) > 1
+                made = many(given, more) if several else [alone(*given[0], *more)]
+                results.update(zip(some, made))
+        return [results[i] for i in range(len(rows))]
 
     return calls
 
