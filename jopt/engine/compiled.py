@@ -77,22 +77,27 @@ def _all_values(args: Any) -> bool:
 
 
 class _Program:
-    __slots__ = ("function", "jitted", "works")
+    __slots__ = ("around", "function", "jitted", "works")
 
     def __init__(self, function: Callable):
         self.function = function
         self.jitted = jax.jit(function)
+        self.around = jax.jit(self._around)
         self.works = True
 
     def __call__(self, *args):
         try:
             return self.jitted(*args)
         except TypeError:
-            leaves, treedef = jax.tree.flatten(args)
-            fixed = {i: x for i, x in enumerate(leaves) if not is_value(x)}
-            if not fixed:
+            if all(map(is_value, jax.tree.leaves(args))):
                 raise
-        return _call_around(self.function, leaves, treedef, fixed)
+        try:
+            return freed(self.around(fixed(args)))
+        except TypeError:  # one of the leaves has no hash, say
+            return self.function(*args)
+
+    def _around(self, args):
+        return fixed(self.function(*freed(args)))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -108,36 +113,47 @@ def is_value(x: Any) -> bool:
     return isinstance(x, kinds)
 
 
-def _call_around(function, leaves, treedef, fixed) -> Any:
-    """The call with leaves that are no arrays (functions, say) left outside."""
-    try:
-        program, result = _program_around(function, treedef, tuple(fixed.items()))
-    except TypeError:  # one of them has no hash
-        return function(*treedef.unflatten(leaves))
-    arrays = program([x for i, x in enumerate(leaves) if i not in fixed])
-    out_treedef, out_fixed = result["tree"]
-    arrays = iter(arrays)
-    return out_treedef.unflatten(
-        [
-            out_fixed[i] if i in out_fixed else next(arrays)
-            for i in range(out_treedef.num_leaves)
-        ]
+# ------------------------------------------------------------ leaves that are no arrays
+
+
+@jax.tree_util.register_pytree_node_class
+class Fixed:
+    """A leaf that is no array as a node without leaves: a part of the tree's structure.
+
+    So it passes through `jit`, `cond` and `scan`, which take arrays alone.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def tree_flatten(self):
+        return (), self
+
+    @classmethod
+    def tree_unflatten(cls, fixed, children):
+        return fixed
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fixed):
+            return False
+        a, b = self.value, other.value
+        return a is b or (type(a) is type(b) and bool(np.all(a == b)))
+
+    def __hash__(self) -> int:
+        return hash((type(self.value), self.value))
+
+
+def fixed(tree: Any, is_array: Callable[[Any], bool] = is_value) -> Any:
+    """The tree with each leaf that is no array as a part of its structure."""
+    return jax.tree.map(lambda x: x if is_array(x) else Fixed(x), tree)
+
+
+def freed(tree: Any) -> Any:
+    """The tree as it was before `fixed`."""
+    return jax.tree.map(
+        lambda x: x.value if isinstance(x, Fixed) else x,
+        tree,
+        is_leaf=lambda x: isinstance(x, Fixed),
     )
-
-
-@functools.lru_cache(maxsize=256)
-def _program_around(function, treedef, fixed):
-    fixed, result = dict(fixed), {}
-
-    @jax.jit
-    def program(arrays):
-        arrays = iter(arrays)
-        leaves = [
-            fixed[i] if i in fixed else next(arrays) for i in range(treedef.num_leaves)
-        ]
-        out, out_treedef = jax.tree.flatten(function(*treedef.unflatten(leaves)))
-        out_fixed = {i: x for i, x in enumerate(out) if not is_value(x)}
-        result["tree"] = out_treedef, out_fixed
-        return [x for i, x in enumerate(out) if i not in out_fixed]
-
-    return program, result
