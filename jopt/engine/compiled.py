@@ -6,6 +6,7 @@ cached by the function's equality and the types of its arguments. Inside somebod
 """
 
 import contextlib
+import contextvars
 import functools
 import inspect
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from jax.core import Tracer
 
 from ..tree.messages import keystr, spell
 from .batches import batching
+from .skeletons import Skeleton, taken_apart
 
 __all__ = []
 
@@ -77,27 +79,43 @@ def _all_values(args: Any) -> bool:
 
 
 class _Program:
-    __slots__ = ("around", "function", "jitted", "works")
+    """A function as a program that others, with other numbers in them, share."""
+
+    __slots__ = ("function", "known", "works")
 
     def __init__(self, function: Callable):
         self.function = function
-        self.jitted = jax.jit(function)
-        self.around = jax.jit(self._around)
         self.works = True
+        self.known: tuple | None = None  # the skeleton and the numbers of the last call
 
     def __call__(self, *args):
+        if self.known is not None:
+            try:
+                return _run(*self.known, args)
+            except _OtherTypes:
+                pass
+        self.known = taken_apart(self.function, args)
+        token = _traced_now.set(self.known[0])
         try:
-            return self.jitted(*args)
-        except TypeError:
-            if all(map(is_value, jax.tree.leaves(args))):
-                raise
-        try:
-            return freed(self.around(fixed(args)))
-        except TypeError:  # one of the leaves has no hash, say
-            return self.function(*args)
+            return _run(*self.known, args)
+        finally:
+            _traced_now.reset(token)
 
-    def _around(self, args):
-        return fixed(self.function(*freed(args)))
+
+class _OtherTypes(Exception):
+    """The arguments have other types than those that the numbers were found for."""
+
+
+_traced_now: contextvars.ContextVar[Skeleton | None] = contextvars.ContextVar(
+    "_traced_now", default=None
+)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(skeleton: Skeleton, numbers: list[jax.Array], args: tuple) -> Any:
+    if _traced_now.get() is not skeleton:
+        raise _OtherTypes
+    return skeleton(numbers, jax.tree.leaves(args))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,0 +1,262 @@
+"""Programs without their numbers: one for all optimizers that differ in these alone.
+
+A traced function is taken apart into the floating numbers that are written in it and a
+skeleton, which is what is left. Equal skeletons share one compiled program, and the
+numbers are arguments of it: a factory called with a new number in each eager step is
+traced anew and compiles nothing.
+
+Numbers by which products and quotients are exact stay where they are (0, 1, 2, a half,
+the infinities), and so do those inside of loops.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from .types import weak
+
+__all__ = []
+
+_KEPT = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, float("inf"), float("-inf"))
+
+
+def taken_apart(function: Callable, args: tuple) -> tuple["Skeleton", list[jax.Array]]:
+    """The skeleton of a function for arguments of these types, and its numbers."""
+    closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+    reading = _Reading()
+    types = [str(jax.typeof(x)) for x in closed.consts]
+    key = reading.jaxpr(closed.jaxpr), tuple(types), jax.tree.structure(shape)
+    skeleton = _first_of(_Hashed(key), _Later(closed, reading.literals))
+    numbers = [jnp.asarray(x, dtype) for x, dtype, _ in reading.numbers]
+    return skeleton, [*numbers, *map(jnp.asarray, closed.consts)]
+
+
+class Skeleton:
+    """A function of the numbers and of the leaves of its arguments."""
+
+    __slots__ = ("__weakref__", "jaxpr", "literals", "out_tree")
+
+    def __init__(self, jaxpr: Jaxpr, literals: dict[int, tuple], out_tree: Any):
+        self.jaxpr, self.literals, self.out_tree = jaxpr, literals, out_tree
+
+    def __call__(self, numbers: Sequence[jax.Array], leaves: Sequence) -> Any:
+        n = 1 + max((i for i, _ in self.literals.values()), default=-1)
+        consts, numbers = numbers[n:], numbers[:n]
+        known = {
+            literal: weak(numbers[i]) if is_weak else numbers[i]
+            for literal, (i, is_weak) in self.literals.items()
+        }
+        return self.out_tree.unflatten(
+            _Evaluation().run(self.jaxpr, known, [*consts, *leaves])
+        )
+
+
+class _Hashed:
+    """A key that computes its hash once."""
+
+    __slots__ = ("hash", "key")
+
+    def __init__(self, key: tuple):
+        self.key, self.hash = key, hash(key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashed) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return self.hash
+
+
+class _Later:
+    """What a cache is to keep with a key, and does not look at."""
+
+    def __init__(self, *values: Any):
+        self.values = values
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Later)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@functools.lru_cache(maxsize=1024)
+def _first_of(key: _Hashed, made: _Later) -> Skeleton:
+    closed, literals = made.values
+    return Skeleton(closed.jaxpr, literals, key.key[-1])
+
+
+# ---------------------------------------------------------------------------- reading
+
+_CALLS = ("jit", "pjit")
+
+
+def _is_opened(e: Any) -> bool:
+    """Whether the numbers inside of it are taken out."""
+    name, params = e.primitive.name, e.params
+    if name in _CALLS:
+        said = (*params["in_shardings"], *params["out_shardings"])
+        return all(type(x).__name__ == "UnspecifiedValue" for x in said)
+    return name == "cond" or _has_derivative(e)
+
+
+class _Reading:
+    """The key of a jaxpr, equal for equal ones but for their numbers, and these."""
+
+    def __init__(self):
+        self.numbers: dict[tuple, int] = {}  # equal ones are one, to have few arguments
+        self.literals: dict[int, tuple[int, bool]] = {}  # by identity: number, is weak
+        self.is_open = True  # numbers are taken out
+        self._known: dict = {}  # jaxprs by identity, kept alive
+
+    def jaxpr(self, jaxpr: Jaxpr) -> tuple:
+        known = id(jaxpr), self.is_open
+        if known in self._known:
+            return "again", self._known[known][0]
+        self._known[known] = len(self._known), jaxpr
+        places: dict = {}
+
+        def place(v):
+            return places.setdefault(v, len(places))
+
+        def operand(v):
+            return self.literal(v) if isinstance(v, Literal) else place(v)
+
+        types = [(place(v), str(v.aval)) for v in (*jaxpr.constvars, *jaxpr.invars)]
+        equations = []
+        for e in jaxpr.eqns:
+            given, params = tuple(map(operand, e.invars)), self.params(e)
+            equations.append((e.primitive, given, params, tuple(map(place, e.outvars))))
+        return tuple(types), tuple(equations), tuple(map(operand, jaxpr.outvars))
+
+    def literal(self, v: Literal) -> tuple:
+        kind = str(v.aval), v.aval.weak_type
+        if self.is_open and _is_number(v):
+            number = float(v.val), v.aval.dtype, v.aval.weak_type
+            i = self.numbers.setdefault(number, len(self.numbers))
+            self.literals[id(v)] = i, v.aval.weak_type
+            return *kind, i
+        return *kind, np.asarray(v.val).tobytes()
+
+    def params(self, e: Any) -> tuple:
+        was_open = self.is_open
+        if _has_derivative(e):
+            return self.param(_body_of(e))  # the derivative is not asked for
+        self.is_open = was_open and _is_opened(e)
+        try:
+            return tuple((k, self.param(v)) for k, v in e.params.items())
+        finally:
+            self.is_open = was_open
+
+    def param(self, x: Any) -> Any:
+        if isinstance(x, ClosedJaxpr):
+            return self.jaxpr(x.jaxpr), tuple(map(self.param, x.consts))
+        if isinstance(x, Jaxpr):
+            return self.jaxpr(x)
+        if isinstance(x, (tuple, list)):
+            return tuple(map(self.param, x))
+        if isinstance(x, np.ndarray):
+            return x.dtype, x.shape, x.tobytes()
+        try:
+            hash(x)
+        except TypeError:
+            return _Alone(x)
+        return type(x), x
+
+
+class _Alone:
+    """A value that no other is equal to."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+def _is_number(v: Literal) -> bool:
+    """Whether it is a floating number that is taken out."""
+    if np.ndim(v.val) or not jnp.issubdtype(v.aval.dtype, jnp.floating):
+        return False
+    return float(v.val) not in _KEPT and v.val == v.val
+
+
+def _has_derivative(e: Any) -> bool:
+    return e.primitive.name in ("custom_jvp_call", "custom_vjp_call")
+
+
+def _body_of(e: Any) -> ClosedJaxpr:
+    """What a function with a derivative of its own computes."""
+    return next(x for x in e.params.values() if isinstance(x, ClosedJaxpr))
+
+
+# ------------------------------------------------------------------------- evaluation
+
+
+class _Evaluation:
+    """A jaxpr once more, with arrays for the numbers that were taken out of it."""
+
+    def __init__(self):
+        self._calls: dict[int, tuple] = {}  # traced once, as they were
+
+    def run(self, jaxpr: Jaxpr, known: dict, args: Sequence) -> list:
+        values = dict(zip((*jaxpr.constvars, *jaxpr.invars), args))
+
+        def read(v):
+            if not isinstance(v, Literal):
+                return values[v]
+            return known.get(id(v), v.val)
+
+        for e in jaxpr.eqns:
+            with e.ctx.manager:
+                out = self.equation(e, known, [*map(read, e.invars)])
+            values.update(zip(e.outvars, out))
+        return [*map(read, jaxpr.outvars)]
+
+    def equation(self, e: Any, known: dict, args: list) -> Sequence:
+        if _has_derivative(e):
+            return self.closed(_body_of(e), known, args)
+        if _is_opened(e) and e.primitive.name == "cond":
+            branches = [
+                functools.partial(self.branch, branch, known)
+                for branch in e.params["branches"]
+            ]
+            return jax.lax.switch(args[0], branches, args[1:])
+        if _is_opened(e):
+            function, inside = self.call(e.params["jaxpr"], e.params["name"])
+            return function([known[i] for i in inside], args)
+        out = _bound(e, args)
+        return out if e.primitive.multiple_results else [out]
+
+    def closed(self, closed: ClosedJaxpr, known: dict, args: Sequence) -> list:
+        return self.run(closed.jaxpr, known, [*closed.consts, *args])
+
+    def branch(self, closed: ClosedJaxpr, known: dict, args: Sequence) -> list:
+        return [*map(jnp.asarray, self.closed(closed, known, args))]
+
+    def call(self, closed: ClosedJaxpr, name: str) -> tuple[Callable, list[int]]:
+        """The function that was called, as one of its numbers, and which they are."""
+        if id(closed.jaxpr) not in self._calls:
+            inside = _literals_in(closed.jaxpr)
+
+            def function(numbers, args):
+                return self.closed(closed, dict(zip(inside, numbers)), args)
+
+            function.__name__ = name
+            self._calls[id(closed.jaxpr)] = jax.jit(function), inside
+        return self._calls[id(closed.jaxpr)]
+
+
+def _bound(e: Any, args: list) -> Any:
+    """One equation on other arguments."""
+    said: Any = e.primitive.get_bind_params(e.params)
+    functions, params = said if isinstance(said, tuple) else ((), said)  # by version
+    return e.primitive.bind(*functions, *args, **params)
+
+
+def _literals_in(jaxpr: Jaxpr) -> list[int]:
+    """The numbers in a jaxpr that were taken out, by identity."""
+    reading = _Reading()
+    reading.jaxpr(jaxpr)
+    return [*reading.literals]
