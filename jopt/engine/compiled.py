@@ -7,12 +7,14 @@ cached by the function's equality and the types of its arguments. Inside somebod
 
 import contextlib
 import contextvars
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -31,14 +33,17 @@ _NEEDS_VALUES = (
 
 def call_compiled(function: Callable, *args: Any) -> Any:
     """`function(*args)`, compiled if these are values and it can be."""
-    if not _all_values(args):
+    kinds = set(map(type, jax.tree.leaves(args)))
+    if any(issubclass(kind, Tracer) for kind in kinds) or jax.config.jax_disable_jit:
         return function(*args)
     program = _program(function, batching.get())
     if not program.works:
         return function(*args)
     try:
         with explaining_deletion(function, *args):
-            return program(*args)
+            if kinds <= _VALUES:
+                return program(*args)
+            return _call_around(program, *args)
     except _NEEDS_VALUES:
         # A schedule, say, with a Python `if` on the step: fine outside jit.
         program.works = False
@@ -72,10 +77,7 @@ def deleted(where: str, x: jax.Array) -> str:
     )
 
 
-def _all_values(args: Any) -> bool:
-    return not any(
-        issubclass(kind, Tracer) for kind in set(map(type, jax.tree.leaves(args)))
-    )
+_VALUES = {type(jnp.zeros(())), np.ndarray, bool, int, float, complex}
 
 
 class _Program:
@@ -132,6 +134,31 @@ def is_value(x: Any) -> bool:
 
 
 # ------------------------------------------------------------ leaves that are no arrays
+
+
+def _call_around(program: _Program, *args: Any) -> Any:
+    """The call with functions and words among the leaves left outside.
+
+    Objects of the program's own may hold anything: with these nothing is compiled.
+    """
+    for x in jax.tree.leaves(args):
+        if not (is_value(x) or callable(x) or isinstance(x, str | bytes | np.dtype)):
+            return program.function(*args)
+    around = _program(_Around(program.function), batching.get())
+    try:
+        return freed(around(*fixed(args)))
+    except TypeError:  # one of them has no hash
+        return program.function(*args)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Around:
+    """A function whose arguments and results may hold what is no array."""
+
+    function: Callable
+
+    def __call__(self, *args: Any) -> Any:
+        return fixed(self.function(*freed(args)))
 
 
 @jax.tree_util.register_pytree_node_class

@@ -20,8 +20,8 @@ from ..numerics import compute_dtype
 from .checks import check_whole
 from .kernel import OWN, SHARED, kernel_of, roles_of, sealed, taken
 from .leaves import Leaves, hide, resolve, types_of, unhide
-from .stages import LeafStage, Plan, WholeStage
-from .states import StateParts, read, write
+from .stages import NEW, LeafStage, Plan, WholeStage
+from .states import StateParts, is_absent, read, write
 from .sums import remember
 
 __all__ = []
@@ -35,7 +35,7 @@ def init(plan: Plan, params: Params) -> OptState:
     leaves = jax.tree.leaves(params)
     if any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
         return types_of(lambda params: init(plan, params), params)
-    return plan.pack([_init_stage(stage, params) for stage in plan.stages])
+    return plan.pack([_init_stage(stage, params) for stage in plan.stages], NEW)
 
 
 def _init_stage(stage: LeafStage | WholeStage, params: Params) -> OptState:
@@ -82,6 +82,7 @@ def update(
 ) -> tuple[Updates, OptState]:
     """One step of every stage."""
     states = plan.unpack(state)
+    needs_params = any(getattr(s, "needs_params", False) for s in plan.stages)
     done = []
     leaves = None
     for first, last in _runs(plan.stages):
@@ -91,11 +92,11 @@ def update(
             done.append(new)
             leaves = None
             continue
-        leaves = leaves or Leaves(updates, params)
-        adds = params is not None and last == len(plan.stages)
+        leaves = leaves or Leaves.reading(updates, params, needs_params)
+        adds = leaves.has_params and last == len(plan.stages)
         done += _leafwise(plan, first, last, leaves, states[first:last], adds)
         updates = leaves.tree(leaves.g)
-    return updates, plan.pack(done)
+    return updates, plan.pack(done, state)
 
 
 def _runs(stages):
@@ -149,7 +150,12 @@ def _leafwise(
 ) -> list:
     """Stages `first` to `last` on every leaf; `leaves.g` become their updates."""
     stages: Any = plan.stages[first:last]
-    parts = [read(stage, state, leaves) for stage, state in zip(stages, states)]
+    try:
+        parts = [read(stage, state, leaves) for stage, state in zip(stages, states)]
+    except (ValueError, TypeError):
+        if leaves.misfit is not None:  # that says more
+            raise leaves.misfit from None
+        raise
     tables, entries = zip(*(_numbers(part, leaves) for part in parts))
     hints = [_hints(stage, leaves) for stage in stages]
     numbers = sealed([(part.whole, table) for part, table in zip(parts, tables)])
@@ -163,8 +169,12 @@ def _leafwise(
 
     groups = collections.defaultdict(dict)  # leaves that one trace is enough for
     for i, live in enumerate(leaves.live):
-        ks = tuple(k for k, part in enumerate(parts) if i in part.slots) if live else ()
-        if ks:
+        if not live:
+            continue
+        ks = tuple(k for k, part in enumerate(parts) if i in part.slots)
+        if any(is_absent(parts[k].slots[i]) for k in ks):
+            leaves.g[i] = None
+        elif ks:
             leaves.check_complex(i)
             hint = tuple(hints[k][i] for k in ks)
             row, form = flat(ks, tuple(entries[k].get(i, 0) for k in ks))
@@ -215,11 +225,12 @@ def _numbers(part: StateParts, leaves: Leaves) -> tuple[list, dict[int, int]]:
         return [stage.each(*t)], {}
     if stage.by_leaf is not None:
         given = leaves.p if leaves.has_params else leaves.g
-        seen = part.view.treedef.unflatten([given[i] for i in part.view.indices])
+        view = leaves.view(stage.masks)
+        seen = view.treedef.unflatten([given[i] for i in view.indices])
         table: dict = {}
         values = stage.by_leaf(seen, *t)
         rows = [table.setdefault(id(x), (len(table), x))[0] for x in values]
-        return [x for _, x in table.values()], dict(zip(part.view.indices, rows))
+        return [x for _, x in table.values()], dict(zip(view.indices, rows))
     return [None], {}
 
 

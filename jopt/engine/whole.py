@@ -13,7 +13,7 @@ from ..numerics import cast, compute_dtype
 from . import from_plan, run, scalar
 from .leaves import Leaves, is_complex, is_inexact
 from .stages import LeafStage, WholeStage, one_stage
-from .states import read
+from .states import is_absent, read
 
 __all__ = ["per_tree", "setting_at"]
 
@@ -80,7 +80,11 @@ def per_tree(
             )
         leaves = Leaves(updates, params)
         parts = read(stage, state, leaves)
-        live = [i for i in parts.slots if leaves.live[i]]
+        live = [
+            i
+            for i, slot in parts.slots.items()
+            if leaves.live[i] and not is_absent(slot)
+        ]
         columns = {f: [parts.slots[i][f] for i in live] for f in stage.slots}
         if hint is not None:
             hints = leaves.treedef.flatten_up_to(hint(leaves.reference))
@@ -91,7 +95,7 @@ def per_tree(
         config: Any = jax.config
         rules = "standard" if mixed else config.jax_numpy_dtype_promotion
         with jax.named_scope(name), jax.numpy_dtype_promotion(rules):
-            numbers, new = reduce(gs, parts.type(**columns, **totals), ps, **extra_args)
+            numbers, new = reduce(gs, type(parts.state)(**columns, **totals), ps, **extra_args)
         new = {
             f: jax.lax.convert_element_type(x, jax.dtypes.result_type(parts.whole[f]))
             for f, x in new.items()
