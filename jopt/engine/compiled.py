@@ -13,8 +13,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
+from ..compat import Tracer
 from ..tree.messages import keystr, spell
 from .batches import batching
 
