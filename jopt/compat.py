@@ -81,19 +81,23 @@ def _set_in_weak_zeros(x: jax.Array) -> jax.Array:
 
 
 def shard_alike(p: jax.Array, slot: jax.Array) -> jax.Array:
-    """The slot, sharded as the parameter of its shape is, where XLA chooses.
+    """The slot of a parameter, or of a part, of its shape, sharded as that is.
 
-    Within `jax.jit` only XLA knows how `p` is sharded, and it looks at what depends on
-    what. So the slot is made to depend on `p`, by a choice that is made when the
-    program runs and always comes out for the slot.
+    Along explicit axes the type of `p` says how. Along the others, of a tracer, only
+    XLA knows, and it looks at what depends on what: the slot is made to depend on `p`,
+    by a choice that is made when the program runs and always comes out for the slot.
     """
-    kind, own = jax.typeof(p), jax.typeof(slot)
-    if any(getattr(kind, x, None) != getattr(own, x, None) for x in _SAID_BY_TYPES):
+    if not isinstance(p, Tracer):
         return slot
+    kind, own = jax.typeof(p), jax.typeof(slot)
+    if any(getattr(kind, x, None) != getattr(own, x, None) for x in _MANUAL):
+        return slot  # within shard_map, one per device
+    if kind.sharding.spec != own.sharding.spec:
+        slot = jax.sharding.reshard(slot, kind.sharding)
     return _chosen(p, slot)
 
 
-_SAID_BY_TYPES = ("sharding", "vma", "manual_axis_type")
+_MANUAL = ("vma", "manual_axis_type")  # the types' names for axes that they vary over
 
 
 @jax.jit
