@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from ..compat import Tracer
 from ..tree.messages import keystr, spell
 from .batches import batching
 from .skeletons import Skeleton, taken_apart

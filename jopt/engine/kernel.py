@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.xla_metadata import set_xla_metadata
 
+from ..compat import set_xla_metadata
 from ..numerics import cast, compute_dtype
 from ..tree.messages import spell
 from .batches import batching, is_worth_a_batch, reduces, stack, unstack

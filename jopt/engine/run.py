@@ -12,10 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
-from jax.experimental.shard_alike import shard_alike
 
 from ..base import OptState, Params, Updates
+from ..compat import Tracer, shard_alike
 from ..numerics import compute_dtype
 from .checks import check_whole
 from .kernel import OWN, SHARED, kernel_of, roles_of, sealed, taken
@@ -62,7 +61,7 @@ def _own(p: jax.Array, seen: set[int], slot: jax.Array) -> jax.Array:
     """The slot in a buffer of its own, sharded as its parameter is."""
     if isinstance(p, Tracer):
         if slot.shape == p.shape:
-            _, slot = shard_alike(p, slot)
+            return shard_alike(p, slot)
         return slot
     if slot is p or id(slot) in seen:  # a donated step needs every buffer once
         return jnp.array(slot, copy=True)

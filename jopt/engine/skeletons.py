@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from .types import weak
+from ..compat import with_weak_type
 
 __all__ = []
 
@@ -48,7 +48,7 @@ class Skeleton:
         n = 1 + max((i for i, _ in self.literals.values()), default=-1)
         consts, numbers = numbers[n:], numbers[:n]
         known = {
-            literal: weak(numbers[i]) if is_weak else numbers[i]
+            literal: with_weak_type(numbers[i]) if is_weak else numbers[i]
             for literal, (i, is_weak) in self.literals.items()
         }
         return self.out_tree.unflatten(

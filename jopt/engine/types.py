@@ -43,17 +43,6 @@ def strong(x: Any) -> Any:
     return jax.lax.convert_element_type(x, x.dtype)
 
 
-def weak(x: jax.Array) -> jax.Array:
-    """The array as one that acts as a Python number does: its type is weak.
-
-    So 0.999 stays float32 beside bfloat16 and does not become 1, updates keep the
-    dtype of the gradients, and JAX's strict promotion allows it.
-    """
-    return jax.lax.convert_element_type_p.bind(
-        x, new_dtype=x.dtype, weak_type=True, sharding=None
-    )
-
-
 def is_array(x: Any) -> bool:
     """Whether it is an array or a number that JAX can compute with."""
     if isinstance(x, (np.ndarray, np.generic)):

@@ -183,7 +183,9 @@ def _abstract(x: Any) -> Any:
     if isinstance(x, (float, complex)):
         x = jnp.asarray(x)
     if hasattr(x, "shape") and hasattr(x, "dtype"):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype)
+        kept = not is_inexact(x.dtype)  # float64 of NumPy is float32 to JAX
+        dtype = x.dtype if kept else jax.dtypes.canonicalize_dtype(x.dtype)
+        return jax.ShapeDtypeStruct(x.shape, dtype)
     return x
 
 

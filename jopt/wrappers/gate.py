@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ..base import (
@@ -15,7 +14,11 @@ from ..base import (
     Params,
     Updates,
 )
+<<<<<<< HEAD
 from ..engine.compiled import fixed, freed
+=======
+from ..compat import Tracer
+>>>>>>> compat
 from ..engine.leaves import Leaves, is_inexact
 from ..engine.sums import remember, sums
 from ..engine.types import in_types_of, is_array, keep_types, strong

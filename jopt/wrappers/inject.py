@@ -20,10 +20,11 @@ from ..base import (
     Schedule,
     with_extra_args_support,
 )
+from ..compat import with_weak_type
 from ..engine import from_plan, scalar
 from ..engine.checks import Unchecked, compare
 from ..engine.stages import names_taken, plan_of, takes
-from ..engine.types import in_types_of, keep_types, strong, weak
+from ..engine.types import in_types_of, keep_types, strong
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
 from ..tree.selection import is_function
@@ -262,7 +263,10 @@ def _make(
     numbers = {k: v for k, (p, v) in arguments.items() if is_number(p, v)}
 
     def inner(values):
-        tx = _call(factory, bound, {k: weak(v) for k, v in values.items()})
+        # As Python numbers: 0.999 stays float32 beside bfloat16 and does not become 1,
+        # updates keep their dtypes, and strict promotion allows it.
+        weak = {k: with_weak_type(v) for k, v in values.items()}
+        tx = _call(factory, bound, weak)
         check_transformation(where, "what inner_factory made", tx)
         return with_extra_args_support(tx)
 
