@@ -14,11 +14,8 @@ from ..base import (
     Params,
     Updates,
 )
-<<<<<<< HEAD
-from ..engine.compiled import fixed, freed
-=======
 from ..compat import Tracer
->>>>>>> compat
+from ..engine.compiled import fixed, freed
 from ..engine.leaves import Leaves, is_inexact
 from ..engine.sums import remember, sums
 from ..engine.types import in_types_of, is_array, keep_types, strong
