@@ -20,11 +20,14 @@ import numpy as np
 from ..compat import Tracer
 from ..tree.messages import keystr, spell
 from .batches import batching
-from .skeletons import Skeleton, taken_apart
+from .devices import are_apart
+from .purity import is_pure
+from .skeletons import OtherArguments, Skeleton, Traced, taken_apart
 
 __all__ = []
 
 _NEEDS_VALUES = (
+    OtherArguments,
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
@@ -48,6 +51,24 @@ def call_compiled(function: Callable, *args: Any) -> Any:
         # A schedule, say, with a Python `if` on the step: fine outside jit.
         program.works = False
         return function(*args)
+    except ValueError:
+        if not are_apart(args):
+            raise
+    return function(*args)
+
+
+def as_it_is_now(function: Callable, *args: Any, **kwargs: Any) -> Callable | None:
+    """A user's function for use in a compiled program, traced anew; `None` if it can't.
+
+    Under `jit` it stays itself, as do functions that are declared pure.
+    """
+    given = jax.tree.leaves((args, kwargs))
+    if is_pure(function) or any(isinstance(x, Tracer) for x in given):
+        return function
+    try:
+        return Traced.now(function, *args, **kwargs)
+    except Exception:  # whoever calls it will say what is wrong
+        return None
 
 
 @contextlib.contextmanager

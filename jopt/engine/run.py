@@ -17,7 +17,7 @@ from ..base import OptState, Params, Updates
 from ..compat import Tracer, shard_alike
 from ..numerics import compute_dtype
 from .checks import check_whole
-from .kernel import OWN, SHARED, kernel_of, roles_of, sealed, taken
+from .kernel import OWN, SHARED, eager, kernel_of, roles_of, sealed, taken
 from .leaves import Leaves, hide, resolve, types_of, unhide
 from .stages import NEW, LeafStage, Plan, WholeStage
 from .states import StateParts, is_absent, read, write
@@ -157,7 +157,9 @@ def _leafwise(
         raise
     tables, entries = zip(*(_numbers(part, leaves) for part in parts))
     hints = [_hints(stage, leaves) for stage in stages]
-    numbers = sealed([(part.whole, table) for part, table in zip(parts, tables)])
+    numbers = [(part.whole, table) for part, table in zip(parts, tables)]
+    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((leaves.g, numbers)))
+    numbers = sealed(numbers) if traced else numbers
     rules: dict = {}
     same = [rules.setdefault(stage.rule, k) for k, stage in enumerate(stages)]
 
@@ -186,8 +188,7 @@ def _leafwise(
         group = [leaf for some in alike for leaf in some]
         roles = roles_of(rows)
         of_rule = tuple(stages[k] for k in rule)
-        kernel = kernel_of(plan, of_rule, hint, form, roles, adds)
-        traced = isinstance(leaves.g[group[0][0]], Tracer)  # if not, it is outside
+        kernel = kernel_of(plan, of_rule, hint, form, roles, adds and traced)
         given = [
             (leaves.g[i], tuple(parts[k].slots[i] for k in ks), leaves.p[i])
             for i, ks in group
@@ -196,7 +197,7 @@ def _leafwise(
         for row, some in zip(rows, alike):
             own += [taken(row, roles, OWN)] * len(some)
         shared = taken(rows[0], roles, SHARED)
-        results = kernel(given, own, shared, inline=not traced or len(group) == 1)
+        results = (kernel if traced else eager(kernel))(given, own, shared)
         for (i, ks), (u, new, total) in zip(group, results):
             leaves.g[i] = u
             if total is not None:

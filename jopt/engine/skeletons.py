@@ -9,7 +9,9 @@ Numbers by which products and quotients are exact stay where they are (0, 1, 2, 
 the infinities), and so do those inside of loops.
 """
 
+import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from ..compat import with_weak_type
+from ..compat import jaxpr_as_fun, with_weak_type
 
 __all__ = []
 
@@ -56,6 +58,59 @@ class Skeleton:
         )
 
 
+class OtherArguments(TypeError):
+    """A traced function was called with others than those it was traced for."""
+
+
+@jax.tree_util.register_pytree_node_class
+class Traced:
+    """A function as it is now: what it read when it was traced are its leaves.
+
+    Two are of one structure if they compute the same of their arguments and of these.
+    """
+
+    def __init__(self, function: Callable, shape: "_Shape", consts: Sequence):
+        self.function, self.shape, self.consts = function, shape, consts
+
+    @classmethod
+    def now(cls, function: Callable, *args: Any, **kwargs: Any) -> "Traced":
+        """The function for arguments of these types."""
+        leaves, treedef = jax.tree.flatten((args, kwargs))
+
+        def flat(leaves):
+            args, kwargs = treedef.unflatten(leaves)
+            return function(*args, **kwargs)
+
+        closed, out = jax.make_jaxpr(flat, return_shape=True)(leaves)
+        reading = _Reading()
+        reading.is_open = False
+        types = tuple(str(jax.typeof(x)) for x in closed.consts)
+        key = reading.jaxpr(closed.jaxpr), types, treedef, jax.tree.structure(out)
+        shape = _Shape(key)
+        shape.jaxpr, shape.treedef, shape.out_tree = closed.jaxpr, treedef, key[-1]
+        return cls(function, shape, [*map(jnp.asarray, closed.consts)])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves, treedef = jax.tree.flatten((args, kwargs))
+        types = [(v.aval.shape, v.aval.dtype) for v in self.shape.jaxpr.invars]
+        given = [(jnp.shape(x), jax.dtypes.result_type(x)) for x in leaves]
+        if treedef != self.shape.treedef or given != types:
+            raise OtherArguments
+        out = jaxpr_as_fun(ClosedJaxpr(self.shape.jaxpr, self.consts))(*leaves)
+        return self.shape.out_tree.unflatten(out)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.function)
+
+    def tree_flatten(self):
+        return self.consts, _Same(self.function, self.shape)
+
+    @classmethod
+    def tree_unflatten(cls, same, consts):
+        return cls(same.function, same.shape, consts)
+
+
 class _Hashed:
     """A key that computes its hash once."""
 
@@ -82,6 +137,20 @@ class _Later:
 
     def __hash__(self) -> int:
         return 0
+
+
+class _Shape(_Hashed):
+    """What a traced function is, but for what it read."""
+
+    __slots__ = ("jaxpr", "out_tree", "treedef")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Same:
+    """What is no leaf of a traced function; equal for equal computations."""
+
+    function: Callable = dataclasses.field(compare=False)
+    shape: _Shape
 
 
 @functools.lru_cache(maxsize=1024)

@@ -110,6 +110,8 @@ def choose(index: ArrayLike, *branches: Callable[[], Any]) -> Any:
 
         return arrays
 
+    if not isinstance(index, Tracer):  # outside of `jit`, Python is Python
+        return branches[min(max(int(index), 0), len(branches) - 1)]()
     index = jnp.asarray(index).astype(jnp.int32)
     return freed(jax.lax.switch(index, [arrays_of(branch) for branch in branches]))
 
