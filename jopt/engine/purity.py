@@ -35,8 +35,9 @@ def _is_pure_leaf(x: Any) -> bool:
 
 
 def is_pure_call(call: settings.Call) -> bool:
-    """Whether a factory is known, and all that it was given is pure."""
-    return is_pure(call.factory) and is_pure(call.arguments)
+    """Whether all that a factory was given is pure; it itself is, by its decorator."""
+    made = isinstance(call.factory, settings.Recorded)
+    return is_pure(call.arguments) and (not made or is_pure(call.factory))
 
 
 def _is_transformation(x: Any) -> bool:

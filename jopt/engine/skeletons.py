@@ -1,12 +1,11 @@
 """Programs without their numbers: one for all optimizers that differ in these alone.
 
-A traced function is taken apart into the floating numbers that are written in it and a
-skeleton, which is what is left. Equal skeletons share one compiled program, and the
-numbers are arguments of it: a factory called with a new number in each eager step is
-traced anew and compiles nothing.
+A traced function is taken apart into the floating numbers that are written in it and
+what is left. Where that is the same, those numbers that are not become arguments of one
+program: a factory called with a new number in each eager step is traced anew, and from
+the third on it compiles nothing. The first program keeps its numbers, as `jit` does.
 
-Numbers by which products and quotients are exact stay where they are (0, 1, 2, a half,
-the infinities), and so do those inside of loops.
+Numbers inside of loops stay where they are.
 """
 
 import dataclasses
@@ -24,34 +23,58 @@ from ..compat import jaxpr_as_fun, with_weak_type
 
 __all__ = []
 
-_KEPT = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, float("inf"), float("-inf"))
-
-
 def taken_apart(function: Callable, args: tuple) -> tuple["Skeleton", list[jax.Array]]:
-    """The skeleton of a function for arguments of these types, and its numbers."""
+    """A function for arguments of these types, as one of some of its numbers; and they.
+
+    What it closed over are arguments as well, behind the numbers.
+    """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
     reading = _Reading()
     types = [str(jax.typeof(x)) for x in closed.consts]
     key = reading.jaxpr(closed.jaxpr), tuple(types), jax.tree.structure(shape)
-    skeleton = _first_of(_Hashed(key), _Later(closed, reading.literals))
-    numbers = [jnp.asarray(x, dtype) for x, dtype, _ in reading.numbers]
+    family = _family_of(_Hashed(key), _Later(closed.jaxpr, reading))
+    skeleton = family.skeleton_of([*reading.numbers])
+    chosen = [x for i, x in enumerate(reading.numbers) if i in skeleton.varied]
+    numbers = [jnp.asarray(x, dtype) for x, dtype, _ in chosen]
     return skeleton, [*numbers, *map(jnp.asarray, closed.consts)]
 
 
+class _Family:
+    """Functions that differ in their numbers alone."""
+
+    def __init__(self, jaxpr: Jaxpr, reading: "_Reading", out_tree: Any):
+        self.first = [*reading.numbers]
+        self.made = jaxpr, reading.literals, out_tree
+        self.skeletons = [Skeleton(*self.made, frozenset())]
+
+    def skeleton_of(self, numbers: list) -> "Skeleton":
+        """One that has these numbers, or takes them."""
+        pairs = enumerate(zip(numbers, self.first))
+        varied = frozenset(i for i, (x, first) in pairs if x != first)
+        if not varied:
+            return self.skeletons[0]
+        if not varied <= self.skeletons[-1].varied:
+            varied |= self.skeletons[-1].varied
+            self.skeletons.append(Skeleton(*self.made, varied))
+        return self.skeletons[-1]
+
+
 class Skeleton:
-    """A function of the numbers and of the leaves of its arguments."""
+    """A function of the numbers that vary and of the leaves of its arguments."""
 
-    __slots__ = ("__weakref__", "jaxpr", "literals", "out_tree")
+    __slots__ = ("__weakref__", "jaxpr", "literals", "out_tree", "varied")
 
-    def __init__(self, jaxpr: Jaxpr, literals: dict[int, tuple], out_tree: Any):
+    def __init__(self, jaxpr: Jaxpr, literals: dict, out_tree: Any, varied: frozenset):
         self.jaxpr, self.literals, self.out_tree = jaxpr, literals, out_tree
+        self.varied = varied
 
     def __call__(self, numbers: Sequence[jax.Array], leaves: Sequence) -> Any:
-        n = 1 + max((i for i, _ in self.literals.values()), default=-1)
-        consts, numbers = numbers[n:], numbers[:n]
+        n = len(self.varied)
+        given, consts = dict(zip(sorted(self.varied), numbers)), numbers[n:]
         known = {
-            literal: with_weak_type(numbers[i]) if is_weak else numbers[i]
+            literal: with_weak_type(given[i]) if is_weak else given[i]
             for literal, (i, is_weak) in self.literals.items()
+            if i in given
         }
         return self.out_tree.unflatten(
             _Evaluation().run(self.jaxpr, known, [*consts, *leaves])
@@ -154,9 +177,9 @@ class _Same:
 
 
 @functools.lru_cache(maxsize=1024)
-def _first_of(key: _Hashed, made: _Later) -> Skeleton:
-    closed, literals = made.values
-    return Skeleton(closed.jaxpr, literals, key.key[-1])
+def _family_of(key: _Hashed, made: _Later) -> _Family:
+    jaxpr, reading = made.values
+    return _Family(jaxpr, reading, key.key[-1])
 
 
 # ---------------------------------------------------------------------------- reading
@@ -248,7 +271,7 @@ def _is_number(v: Literal) -> bool:
     """Whether it is a floating number that is taken out."""
     if np.ndim(v.val) or not jnp.issubdtype(v.aval.dtype, jnp.floating):
         return False
-    return float(v.val) not in _KEPT and v.val == v.val
+    return v.val == v.val  # NaN is equal to nothing
 
 
 def _has_derivative(e: Any) -> bool:
@@ -293,7 +316,7 @@ class _Evaluation:
             ]
             return jax.lax.switch(args[0], branches, args[1:])
         if _is_opened(e):
-            function, inside = self.call(e.params["jaxpr"], e.params["name"])
+            function, inside = self.call(e.params["jaxpr"], e.params["name"], known)
             return function([known[i] for i in inside], args)
         out = _bound(e, args)
         return out if e.primitive.multiple_results else [out]
@@ -304,10 +327,12 @@ class _Evaluation:
     def branch(self, closed: ClosedJaxpr, known: dict, args: Sequence) -> list:
         return [*map(jnp.asarray, self.closed(closed, known, args))]
 
-    def call(self, closed: ClosedJaxpr, name: str) -> tuple[Callable, list[int]]:
+    def call(
+        self, closed: ClosedJaxpr, name: str, known: dict
+    ) -> tuple[Callable, list[int]]:
         """The function that was called, as one of its numbers, and which they are."""
         if id(closed.jaxpr) not in self._calls:
-            inside = _literals_in(closed.jaxpr)
+            inside = [i for i in _literals_in(closed.jaxpr) if i in known]
 
             def function(numbers, args):
                 return self.closed(closed, dict(zip(inside, numbers)), args)
