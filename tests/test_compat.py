@@ -210,6 +210,8 @@ def test_init_under_jit_shards_the_state_as_the_parameters(kinds, in_context):
     }
     tx = jopt.adam(0.1)
     if in_context:
+        if not hasattr(jax, "set_mesh"):
+            pytest.skip("this JAX sets no mesh for a block of a program")
         with jax.set_mesh(params["w"].sharding.mesh):
             state = jax.jit(tx.init)(params)
     else:

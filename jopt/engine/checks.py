@@ -65,7 +65,7 @@ def is_like(x: Any, like: jax.ShapeDtypeStruct) -> bool:
 
 
 @functools.cache
-def _kind(dtype: Any) -> type:
+def _kind(dtype: Any) -> Any:
     kinds = (jnp.floating, jnp.complexfloating, jnp.integer, jnp.bool_)
     return next((k for k in kinds if jnp.issubdtype(dtype, k)), jnp.generic)
 
