@@ -12,6 +12,8 @@ import pytest
 from jopt import losses
 from tests.references import losses as reference
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*convex_kl:DeprecationWarning")
+
 NAMES = [n for n in dir(optax.losses) if callable(getattr(optax.losses, n))]
 NAMES = [n for n in NAMES if not n.startswith("_")]
 
@@ -158,7 +160,6 @@ def loose():
 # ------------------------------------------------------------------------ against optax
 
 
-@pytest.mark.filterwarnings("ignore:The function convex_kl:DeprecationWarning")
 @pytest.mark.parametrize("case", CALLS, ids=IDS)
 def test_equals_optax(case):
     if case[0] in OWN:
@@ -181,7 +182,6 @@ def test_equals_optax(case):
 FIRST = {name: (args, kwargs) for name, args, kwargs in reversed(CALLS)}
 
 
-@pytest.mark.filterwarnings("ignore:The function convex_kl:DeprecationWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_is_as_good_in_float32_jitted_and_batched(name):
     if name == "make_fenchel_young_loss":
@@ -363,6 +363,12 @@ def test_smooth_labels_are_mixed_with_equal_ones():
     with jax.enable_x64(True):
         got = losses.smooth_labels(jnp.asarray(P), 0.1)
     np.testing.assert_allclose(got, 0.9 * P + 0.1 / 4, rtol=1e-12)
+
+
+def test_a_deprecated_loss_warns_where_it_is_called():
+    with pytest.warns(DeprecationWarning, match="use generalized_kl") as warned:
+        losses.convex_kl_divergence(jnp.zeros(2), jnp.ones(2))
+    assert warned[0].filename == __file__
 
 
 def test_ctc_sums_over_all_paths():

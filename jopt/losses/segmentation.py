@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ..settings import NOT_NEGATIVE
 from .arguments import Input, axes, loss, real
@@ -281,7 +282,7 @@ def _with_channels(where: str, predictions: Input, targets: Input) -> tuple:
 
 def _check_distributions(where: str, p: jax.Array) -> None:
     """Refuse what are no probabilities, if their values are known."""
-    if isinstance(p, jax.core.Tracer) or not p.is_fully_addressable or not p.size:
+    if isinstance(p, Tracer) or not p.is_fully_addressable or not p.size:
         return
     floating = jnp.issubdtype(p.dtype, jnp.floating)
     rounding = max(1e-5, float(jnp.finfo(p.dtype).eps) if floating else 0)

@@ -74,9 +74,9 @@ def scale_by_galore(
         scale: factor of the matrices' updates.
         base_optimizer: a transformation that needs no parameters, as those of the small
             space are not known; `scale_by_adam()` if `None`.
-        weight_dimension_numbers: `GaLoreDimensionNumbers` for all leaves, a tree of
-            them, `None` where a leaf is not projected, or a function that makes one;
-            all leaves of two axes are matrices if `None`.
+        weight_dimension_numbers: `GaLoreDimensionNumbers` for all leaves of two axes or
+            more, a tree of them, `None` where a leaf is not projected, or a function
+            that makes one; all leaves of two axes are matrices if `None`.
 
     Returns:
         A transformation whose state is `GaLoreState(count: i32[],

@@ -180,13 +180,15 @@ def _coefficients(ns_coeffs: Any, ns_steps: int) -> tuple[Any, list]:
 def dimension_numbers(spec: WeightDimNumOrFn, tree: Any) -> Any:
     """The tree of `MuonDimensionNumbers`, `None` for a leaf that has none.
 
-    A tree is matched by path, so that it may name leaves that a mask hides.
+    One for all is for those that have two axes at least: a bias is no matrix. A tree is
+    matched by path, so that it may name leaves that a mask hides.
     """
     make: Any = spec
     if is_function(make):
         spec = make(tree)
     if spec is None or isinstance(spec, MuonDimensionNumbers):
-        return jax.tree.map(lambda x: spec or MuonDimensionNumbers(), tree)
+        numbers = spec or MuonDimensionNumbers()
+        return jax.tree.map(lambda x: numbers if np.ndim(x) >= 2 else None, tree)
 
     def is_spec(x):
         return x is None or isinstance(x, MuonDimensionNumbers)
@@ -329,9 +331,9 @@ def muon(
         weight_decay, weight_decay_mask: of the matrices, as `descend` takes them.
         adam_b1, adam_b2, adam_eps_root, adam_weight_decay: of AdamW.
         adam_learning_rate: of AdamW; the same if `None`.
-        muon_weight_dimension_numbers: a tree of `MuonDimensionNumbers`, `None` where
-            AdamW is to be used, or a function that makes one; all leaves of two axes
-            are matrices `[in, out]` if `None`.
+        muon_weight_dimension_numbers: `MuonDimensionNumbers` for all leaves of two axes
+            or more, a tree of them, `None` where AdamW is to be used, or a function
+            that makes one; all leaves of two axes are matrices `[in, out]` if `None`.
         consistent_rms: the root mean square of a step of a square matrix, times the
             learning rate; 0.2 is AdamW's.
 
