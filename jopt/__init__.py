@@ -53,6 +53,7 @@ from .microbatching import microbatch
 from .nnls import *
 from .numerics import *
 from .optimizers import *
+from .optimizers.optimistic import optimistic_adam as _optimistic_adam
 from .parts import *
 from .reading import *
 from .schedules import *
@@ -77,6 +78,7 @@ __getattr__ = _renamed(
             "jopt.inject_hyperparams",
             wrappers.inject_hyperparams,
         ),
+        "optimistic_adam": ("jopt.optimistic_adam_v2", _optimistic_adam),
         "safe_int32_increment": ("jopt.safe_increment", numerics.safe_increment),
     },
 )

@@ -47,6 +47,7 @@ def dadapt_adamw(
     weight_decay: float = 0.0,
     *,
     mask: MaskOrFn = None,
+    use_bias_correction: bool = True,
 ) -> GradientTransformationExtraArgs:
     """AdamW that takes its learning rate from a lower bound of how far it has to go.
 
@@ -69,6 +70,8 @@ def dadapt_adamw(
         estim_lr0: the first, too low estimate of the rate, positive.
         weight_decay: decoupled decay, not negative.
         mask: which leaves decay, as `descend` takes it.
+        use_bias_correction: whether `c` has Adam's corrections, as in optax; the
+            authors' code leaves them out by default, and then `c = learning_rate`.
 
     Returns:
         A transformation whose state is `DAdaptAdamWState(exp_avg, exp_avg_sq,
@@ -84,7 +87,7 @@ def dadapt_adamw(
 
     Reference:
         Defazio & Mishchenko, Learning-Rate-Free Learning by D-Adaptation, ICML 2023,
-        arXiv:2301.07733. The bias correction `c` is an option of the authors' code.
+        arXiv:2301.07733.
     """
     b1, b2 = two_decays("dadapt_adamw", betas)
     b3 = square_root(b2)
@@ -98,7 +101,11 @@ def dadapt_adamw(
 
     def reduce(gs, s, ps, **extra_args):
         d = s.estim_lr
-        rate = d * corrected("dadapt_adamw", learning_rate, b1, b2, s.count, d)
+        where = "dadapt_adamw"
+        rate = setting_at(where, "learning_rate", learning_rate, s.count, d)
+        if use_bias_correction:
+            rate = rate * bias_corrections(b1, b2, s.count, d)
+        rate = d * rate
         sums = [ema(rate * g, x, b3) for g, x in zip(gs, s.grad_sum)]
         before = [x / (safe_sqrt(v) + eps) for x, v in zip(s.grad_sum, s.exp_avg_sq)]
         come = rate * jnp.real(tree.vdot(gs, before))
@@ -138,11 +145,10 @@ def two_decays(where: str, betas: tuple[float, float]) -> tuple[float, float]:
     return b1, b2
 
 
-def corrected(where, learning_rate, b1, b2, t, like) -> jax.Array:
-    """The learning rate of step `t` times Adam's bias corrections."""
+def bias_corrections(b1, b2, t, like) -> jax.Array:
+    """Adam's bias corrections at step `t`, as a factor of the learning rate."""
     scale = safe_sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t)
-    rate = setting_at(where, "learning_rate", learning_rate, t, like)
-    return rate * scale.astype(like.dtype)
+    return scale.astype(like.dtype)
 
 
 def larger(d: jax.Array, numerator: jax.Array, denominator: jax.Array) -> jax.Array:

@@ -13,11 +13,11 @@ from ..base import (
     Updates,
 )
 from ..engine import transformation
-from ..engine.whole import per_tree
+from ..engine.whole import per_tree, setting_at
 from ..numerics import abs_sq, ema, safe_sqrt
 from ..parts.decay import which_decay
 from ..settings import DECAY, FINITE, NOT_NEGATIVE, POSITIVE
-from .dadapt_adamw import corrected, larger, square_root, two_decays
+from .dadapt_adamw import bias_corrections, larger, square_root, two_decays
 
 __all__ = ["ProdigyState", "prodigy"]
 
@@ -52,6 +52,8 @@ def prodigy(
     weight_decay: float = 0.0,
     safeguard_warmup: bool = False,
     weight_decay_mask: MaskOrFn = None,
+    *,
+    use_bias_correction: bool = True,
 ) -> GradientTransformationExtraArgs:
     """Prodigy: AdamW that finds its learning rate from how far it has come.
 
@@ -79,6 +81,8 @@ def prodigy(
             rate that starts near zero does not raise the estimate.
         weight_decay_mask: which leaves decay: a tree of booleans or a function that
             makes one; all if `None`.
+        use_bias_correction: whether `c` has Adam's corrections, as in optax; the
+            authors' code leaves them out by default, and then `c = learning_rate`.
 
     Returns:
         A transformation whose state is `ProdigyState(exp_avg, exp_avg_sq, grad_sum,
@@ -94,8 +98,7 @@ def prodigy(
 
     Reference:
         Mishchenko & Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free
-        Learner, ICML 2024, arXiv:2306.06101. The bias correction `c` is an option of
-        the authors' code.
+        Learner, ICML 2024, arXiv:2306.06101.
     """
     b1, b2 = two_decays("prodigy", betas)
     b3 = square_root(b2) if beta3 is None else beta3
@@ -113,7 +116,10 @@ def prodigy(
 
     def reduce(gs, s, ps, **extra_args):
         d = s.estim_lr
-        rate = d * corrected("prodigy", learning_rate, b1, b2, s.count, d)
+        rate = setting_at("prodigy", "learning_rate", learning_rate, s.count, d)
+        if use_bias_correction:
+            rate = rate * bias_corrections(b1, b2, s.count, d)
+        rate = d * rate
         scale = d / jnp.asarray(estim_lr0, d.dtype)
         weight = scale * (d if safeguard_warmup else rate)
         sums = [sum_gradients(g, x, weight) for g, x in zip(gs, s.grad_sum)]
