@@ -204,7 +204,12 @@ def test_parameters_that_no_rule_reads_need_not_fit(tx, params):
 @pytest.mark.parametrize("state", [None, (), ADAM.init(P), object()], ids=str)
 @pytest.mark.parametrize(
     "tx",
-    [jopt.clip_by_global_norm(1.0), jopt.scale(2.0), jopt.identity(), jopt.centralize()],
+    [
+        jopt.clip_by_global_norm(1.0),
+        jopt.scale(2.0),
+        jopt.identity(),
+        jopt.centralize(),
+    ],
     ids=str,
 )
 def test_where_nothing_is_kept_any_state_is_taken(tx, state):

@@ -23,6 +23,7 @@ from ..compat import jaxpr_as_fun, with_weak_type
 
 __all__ = []
 
+
 def taken_apart(function: Callable, args: tuple) -> tuple["Skeleton", list[jax.Array]]:
     """A function for arguments of these types, as one of some of its numbers; and they.
 

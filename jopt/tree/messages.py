@@ -103,7 +103,9 @@ class Matched(NamedTuple):
     def unflatten(self, values: Sequence) -> Any:
         """The tree with these values, in the order of the other's leaves."""
         chosen = zip(self.leaves, self.order)
-        return self.treedef.unflatten([x if i is None else values[i] for x, i in chosen])
+        return self.treedef.unflatten(
+            [x if i is None else values[i] for x, i in chosen]
+        )
 
 
 def matched(like: Any, tree: Any) -> tuple[list, Matched]:
