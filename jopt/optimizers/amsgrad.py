@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
 
 __all__ = ["ScaleByAmsgradState", "amsgrad", "scale_by_amsgrad"]
@@ -75,6 +75,7 @@ def scale_by_amsgrad(
 
     def scale_by_amsgrad(g, s, p, scales):
         scale_mu, scale_nu = scales
+        g = bounded(g)
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
         nu_max = jnp.maximum(s.nu_max, scale_nu * nu)
         u = scale_mu * mu / (safe_sqrt(nu_max + eps_root) + eps)

@@ -15,7 +15,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.whole import per_tree, setting_at
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.decay import which_decay
 from ..settings import DECAY, FINITE, NOT_NEGATIVE, POSITIVE, check_number
 
@@ -97,7 +97,7 @@ def dadapt_adamw(
         )
 
     def reduce(gs, s, ps, **extra_args):
-        d = s.estim_lr
+        gs, d = [bounded(g) for g in gs], s.estim_lr
         rate = d * corrected("dadapt_adamw", learning_rate, b1, b2, s.count, d)
         sums = [ema(rate * g, x, b3) for g, x in zip(gs, s.grad_sum)]
         before = [x / (safe_sqrt(v) + eps) for x, v in zip(s.grad_sum, s.exp_avg_sq)]
@@ -107,6 +107,7 @@ def dadapt_adamw(
         return rate, dict(estim_lr=new, numerator_weighted=numerator)
 
     def dadapt_adamw(g, s, p, rate, decays):
+        g = bounded(g)
         m = ema(rate * g, s.exp_avg, b1)
         v = ema(abs_sq(g), s.exp_avg_sq, b2)
         total = ema(rate * g, s.grad_sum, b3)

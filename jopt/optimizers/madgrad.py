@@ -13,7 +13,7 @@ from ..base import (
     Updates,
 )
 from ..engine import per_leaf, scalar, transformation
-from ..numerics import abs_sq
+from ..numerics import abs_sq, bounded, finite
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
 from ..settings import DECAY, FINITE, OWN_DECAY
@@ -78,8 +78,9 @@ def scale_by_madgrad(
         return (rate + eps) * jnp.sqrt(t.astype(jnp.result_type(float)))
 
     def scale_by_madgrad(g, s, p, weight):
+        g = bounded(g)
         total = s.s + weight * g
-        square = s.grad_sum_sq + weight * abs_sq(g)
+        square = finite(s.grad_sum_sq + weight * abs_sq(g))
         root = jnp.cbrt(square) + eps
         way = (s.x0 - p) - total / jnp.where(root == 0, 1, root)  # z - p
         return (1 - momentum) * way, s._replace(grad_sum_sq=square, s=total)

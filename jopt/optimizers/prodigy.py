@@ -14,7 +14,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.whole import per_tree
-from ..numerics import abs_sq, ema, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, finite, safe_sqrt
 from ..parts.decay import which_decay
 from ..settings import DECAY, FINITE, NOT_NEGATIVE, POSITIVE
 from .dadapt_adamw import corrected, larger, square_root, two_decays
@@ -112,7 +112,7 @@ def prodigy(
         return b3 * total + weight * g
 
     def reduce(gs, s, ps, **extra_args):
-        d = s.estim_lr
+        gs, d = [bounded(g) for g in gs], s.estim_lr
         rate = d * corrected("prodigy", learning_rate, b1, b2, s.count, d)
         scale = d / jnp.asarray(estim_lr0, d.dtype)
         weight = scale * (d if safeguard_warmup else rate)
@@ -125,8 +125,9 @@ def prodigy(
 
     def prodigy(g, s, p, numbers, decays):
         d, new, rate, weight = numbers
+        g = bounded(g)
         m = ema(d * g, s.exp_avg, b1)
-        v = ema(abs_sq(d * g), s.exp_avg_sq, b2)
+        v = ema(finite(abs_sq(d * g)), s.exp_avg_sq, b2)
         total = sum_gradients(g, s.grad_sum, weight)
         u = m / (safe_sqrt(v) + new * eps)
         u = u + weight_decay * p if decays else u
