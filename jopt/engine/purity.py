@@ -1,7 +1,7 @@
 """What may be compiled in eager use: what jopt made, and what is declared pure.
 
-All else is the user's Python. It may read a variable, print, draw from NumPy's generator
-or append to a list, so it is called anew at every step, as it is written.
+All else is the user's Python. It may read a variable, print, draw from NumPy's
+generator or append to a list, so it is called anew at every step, as it is written.
 """
 
 import functools

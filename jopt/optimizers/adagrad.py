@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, safe_sqrt
+from ..numerics import abs_sq, bounded, finite, safe_sqrt
 from ..parts.scale import descend
 from ..settings import NOT_NEGATIVE
 
@@ -56,7 +56,8 @@ def scale_by_rss(
         return dict(sum_of_squares=zeros + initial_accumulator_value)
 
     def scale_by_rss(g, s, p):
-        total = s.sum_of_squares + abs_sq(g)
+        g = bounded(g)
+        total = finite(s.sum_of_squares + abs_sq(g))
         root = safe_sqrt(total + eps) + eps_outside
         u = g / jnp.where(root == 0, 1, root)
         return u, s._replace(sum_of_squares=total)

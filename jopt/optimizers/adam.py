@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..engine.whole import per_tree
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, finite, one_minus_power, safe_sqrt
 from ..parts.scale import descend
 from ..settings import NOT_NEGATIVE
 
@@ -68,7 +68,8 @@ def adam_rule(
     `sqrt(1 - b2^t) / (1 - b1^t)` and 1 beside the uncorrected one, as its section 2
     suggests. `scale_g` is Nesterov's share of the gradient itself.
     """
-    mu, nu = ema(g, mu, b1), ema(abs_sq(g), nu, b2)
+    square, g = finite(abs_sq(g)), bounded(g)  # in kernels of their own
+    mu, nu = ema(g, mu, b1), ema(square, nu, b2)
     m = scale_mu * mu if scale_g is None else scale_mu * mu + scale_g * g
     return m / (safe_sqrt(scale_nu * nu + eps_root) + eps), mu, nu
 

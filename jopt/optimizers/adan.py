@@ -13,7 +13,7 @@ from ..base import (
     WeightDecay,
 )
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, finite, one_minus_power, safe_sqrt
 from ..parts.combine import chain
 from ..parts.decay import proximal_decay
 from ..parts.scale import descend, scale_by_learning_rate
@@ -80,9 +80,10 @@ def scale_by_adan(
 
     def scale_by_adan(g, s, p, numbers):
         first, (scale_m, scale_v, scale_n) = numbers
+        g = bounded(g)
         d = jnp.where(first, 0, g - s.g)
         m, v = ema(g, s.m, b1), ema(d, s.v, b2)
-        n = ema(abs_sq(g + b2 * d), s.n, b3)
+        n = ema(finite(abs_sq(g + b2 * d)), s.n, b3)
         above = scale_m * m + b2 * scale_v * v
         u = above / (safe_sqrt(scale_n * n + eps_root) + eps)
         return u, s._replace(m=m, v=v, n=n, g=g)

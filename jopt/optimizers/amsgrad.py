@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
 
 __all__ = ["ScaleByAmsgradState", "amsgrad", "scale_by_amsgrad"]
@@ -79,6 +79,7 @@ def scale_by_amsgrad(
 
     def scale_by_amsgrad(g, s, p, scales):
         scale_mu, scale_nu = scales
+        g = bounded(g)
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
         before, after = (1, scale_nu) if correct_after_max else (scale_nu, 1)
         nu_max = jnp.maximum(s.nu_max, before * nu)

@@ -15,7 +15,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.whole import Own, largest, once_each, per_tree, setting_at
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.decay import which_decay
 from ..settings import DECAY, OWN_DECAY, POSITIVE, check_number
 
@@ -104,7 +104,7 @@ def dadapt_adamw(
         )
 
     def reduce(gs, s, ps, *, owns, **extra_args):
-        d = s.estim_lr
+        gs, d = [bounded(g) for g in gs], s.estim_lr
         decays = (b1, b2) if use_bias_correction else None
 
         @once_each
@@ -126,6 +126,7 @@ def dadapt_adamw(
 
     def dadapt_adamw(g, s, p, numbers, decays):
         rate, weight_decay = numbers
+        g = bounded(g)
         m = ema(rate * g, s.exp_avg, b1)
         v = ema(abs_sq(g), s.exp_avg_sq, b2)
         total = ema(rate * g, s.grad_sum, b3)

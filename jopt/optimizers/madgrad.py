@@ -13,7 +13,7 @@ from ..base import (
     Updates,
 )
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq
+from ..numerics import abs_sq, bounded, finite
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
 from ..parts.values import once_for_each, products
@@ -79,8 +79,9 @@ def scale_by_madgrad(
         return once_for_each(lambda rate: (rate + eps) * root, rates(tree, t))
 
     def scale_by_madgrad(g, s, p, weight):
+        g = bounded(g)
         total = s.s + weight * g
-        square = s.grad_sum_sq + weight * abs_sq(g)
+        square = finite(s.grad_sum_sq + weight * abs_sq(g))
         root = jnp.cbrt(square) + eps
         way = (s.x0 - p) - total / jnp.where(root == 0, 1, root)  # z - p
         return (1 - momentum) * way, s._replace(grad_sum_sq=square, s=total)

@@ -14,7 +14,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.whole import Own, largest, once_each, per_tree
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.decay import which_decay
 from ..settings import FINITE, OWN_DECAY
 from .polyak_sgd import loss_value, over_square
@@ -209,6 +209,7 @@ def momo_adam(
         return dict(exp_avg=jnp.zeros_like(p), exp_avg_sq=abs_sq(jnp.zeros_like(p)))
 
     def moments(g, m, v, scale):
+        g = bounded(g)
         m, v = ema(g, m, b1), ema(abs_sq(g), v, b2)
         return m, v, m / (safe_sqrt(scale * v) + eps)
 

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, safe_sqrt
+from ..numerics import bounded_norm, ema, safe_sqrt
 from ..parts.decay import which_decay
 from ..parts.scale import descend
 from ..parts.values import once_for_each, products
@@ -79,10 +79,10 @@ def scale_by_novograd(
 
     def scale_by_novograd(g, s, p, numbers, decays):
         first, weight_decay = numbers
-        square = jnp.sum(abs_sq(g))
+        square, share = bounded_norm(g)
         nu = jnp.where(first, square, ema(square, s.nu, b2))
         below = safe_sqrt(nu + eps_root) + eps
-        u = g / jnp.where(below == 0, 1, below)
+        u = share * g / jnp.where(below == 0, 1, below)
         mu = b1 * s.mu + (u + weight_decay * p if decays else u)
         return mu, s._replace(mu=mu, nu=nu)
 

@@ -14,7 +14,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.whole import Own, largest, once_each, per_tree
-from ..numerics import abs_sq, ema, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, finite, safe_sqrt
 from ..parts.decay import which_decay
 from ..settings import DECAY, OWN_DECAY, POSITIVE
 from .dadapt_adamw import corrected, larger, share_of, square_root, two_decays
@@ -119,7 +119,7 @@ def prodigy(
         return b3 * total + weight * g
 
     def reduce(gs, s, ps, *, owns, **extra_args):
-        d = s.estim_lr
+        gs, d = [bounded(g) for g in gs], s.estim_lr
         decays = (b1, b2) if use_bias_correction else None
         most = largest([own.learning_rate for own in owns])
         scale = d / jnp.asarray(estim_lr0, d.dtype)
@@ -150,8 +150,9 @@ def prodigy(
 
     def prodigy(g, s, p, numbers, decays):
         d, new, rate, weight, weight_decay = numbers
+        g = bounded(g)
         m = ema(d * g, s.exp_avg, b1)
-        v = ema(abs_sq(d * g), s.exp_avg_sq, b2)
+        v = ema(finite(abs_sq(d * g)), s.exp_avg_sq, b2)
         total = sum_gradients(g, s.grad_sum, weight)
         u = m / (safe_sqrt(v) + new * eps)
         u = u + weight_decay * p if decays else u

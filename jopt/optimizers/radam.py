@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
 from ..settings import Range
 from .adam import Scalar, ScaleByAdamState
@@ -111,6 +111,7 @@ def scale_by_radam(
 
     def scale_by_radam(g, s, p, numbers):
         settled, confidence, scale_mu, scale_nu, scale_g = numbers
+        g = bounded(g)
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
         m = scale_mu * mu if scale_g is None else scale_mu * mu + scale_g * g
         adaptive = confidence * m / (safe_sqrt(scale_nu * nu + eps_root) + eps)

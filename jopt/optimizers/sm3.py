@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..compat import shard_alike
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, finite, safe_sqrt
 from ..parts.scale import descend
 from ..settings import FRACTION
 
@@ -62,7 +62,8 @@ def scale_by_sm3(
         along = [_along(mu, axis, g.ndim) for axis, mu in enumerate(s.mu)]
         least = functools.reduce(jnp.minimum, along)
         weight = jnp.where(b2 == 1, 1, 1 - b2).astype(least.dtype)
-        v = b2 * least + weight * abs_sq(g)
+        g = bounded(g)
+        v = finite(b2 * least + weight * abs_sq(g))
         root = safe_sqrt(v + eps)
         direction = g / jnp.where(root == 0, 1, root)
         nu = ema(direction, s.nu, b1)

@@ -112,8 +112,9 @@ def matched(like: Any, tree: Any) -> tuple[list, Matched]:
     """What a tree has where `like` has leaves, found by path.
 
     So a `dict` may stand beside a `FrozenDict`. Where `like` has `None` the tree may
-    have what it will, and keeps it; where `like` has a `MaskedNode` the tree has nothing
-    either. Where the tree alone has `None`, each leaf of `like` below finds `None`.
+    have what it will, and keeps it; where `like` has a `MaskedNode` the tree has
+    nothing either. Where the tree alone has `None`, each leaf of `like` below finds
+    `None`.
 
     Raises:
         ValueError: the trees do not match.

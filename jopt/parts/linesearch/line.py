@@ -11,8 +11,8 @@ import numpy as np
 from ... import tree
 from ...base import Params, Updates
 from ...engine import per_leaf, scalar
-from ...engine.skeletons import OtherArguments
 from ...engine.leaves import Leaves
+from ...engine.skeletons import OtherArguments
 from ...numerics import cast, compute_dtype
 from ...tree.messages import explain, spell
 
