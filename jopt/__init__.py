@@ -5,19 +5,21 @@ Two faces over one mathematics: functions of arrays and trees (`adam_update`,
 optax's protocol and with optax's names.
 """
 
+import typing
+
 from . import (
-    assignment,
-    contrib,
-    experimental,
-    losses,
-    microbatching,
+    assignment as assignment,
+    contrib as contrib,
+    experimental as experimental,
+    losses as losses,
+    microbatching as microbatching,
     numerics,
-    perturbations,
-    projections,
-    schedules,
-    transforms,
-    tree,
-    tree_utils,
+    perturbations as perturbations,
+    projections as projections,
+    schedules as schedules,
+    transforms as transforms,
+    tree as tree,
+    tree_utils as tree_utils,
     wrappers,
 )
 from .base import *
@@ -29,27 +31,27 @@ from .engine import *
 from .grad import *
 from .linalg import *
 from .losses import (
-    convex_kl_divergence,
-    cosine_distance,
-    cosine_similarity,
-    ctc_loss,
-    ctc_loss_with_forward_probs,
-    generalized_kl_divergence,
-    hinge_loss,
-    huber_loss,
-    kl_divergence,
-    l2_loss,
-    log_cosh,
-    ntxent,
-    safe_softmax_cross_entropy,
-    sigmoid_binary_cross_entropy,
-    sigmoid_focal_loss,
-    smooth_labels,
-    softmax_cross_entropy,
-    softmax_cross_entropy_with_integer_labels,
-    squared_error,
+    convex_kl_divergence as convex_kl_divergence,
+    cosine_distance as cosine_distance,
+    cosine_similarity as cosine_similarity,
+    ctc_loss as ctc_loss,
+    ctc_loss_with_forward_probs as ctc_loss_with_forward_probs,
+    generalized_kl_divergence as generalized_kl_divergence,
+    hinge_loss as hinge_loss,
+    huber_loss as huber_loss,
+    kl_divergence as kl_divergence,
+    l2_loss as l2_loss,
+    log_cosh as log_cosh,
+    ntxent as ntxent,
+    safe_softmax_cross_entropy as safe_softmax_cross_entropy,
+    sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,
+    sigmoid_focal_loss as sigmoid_focal_loss,
+    smooth_labels as smooth_labels,
+    softmax_cross_entropy as softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,  # noqa: E501
+    squared_error as squared_error,
 )
-from .microbatching import microbatch
+from .microbatching import microbatch as microbatch
 from .nnls import *
 from .numerics import *
 from .optimizers import *
@@ -59,29 +61,35 @@ from .reading import *
 from .schedules import *
 from .step import *
 from .tree import (
-    bias_correction,
-    update_infinity_moment,
-    update_moment,
-    update_moment_per_elem_norm,
+    bias_correction as bias_correction,
+    update_infinity_moment as update_infinity_moment,
+    update_moment as update_moment,
+    update_moment_per_elem_norm as update_moment_per_elem_norm,
 )
-from .tree_utils import tree_map_params
+from .tree_utils import tree_map_params as tree_map_params
 from .updates import *
 from .wrappers import *
 
 __version__ = "0.1.0"
 
-__getattr__ = _renamed(
-    __name__,
-    {
-        "global_norm": ("jopt.tree.norm", tree.norm),
-        "inject_stateful_hyperparams": (
-            "jopt.inject_hyperparams",
-            wrappers.inject_hyperparams,
-        ),
-        "optimistic_adam": ("jopt.optimistic_adam_v2", _optimistic_adam),
-        "safe_int32_increment": ("jopt.safe_increment", numerics.safe_increment),
-    },
-)
+if typing.TYPE_CHECKING:  # by name, so that any other name is an error for a checker
+    global_norm = tree.norm
+    inject_stateful_hyperparams = wrappers.inject_hyperparams
+    optimistic_adam = _optimistic_adam
+    safe_int32_increment = numerics.safe_increment
+else:
+    __getattr__ = _renamed(
+        __name__,
+        {
+            "global_norm": ("jopt.tree.norm", tree.norm),
+            "inject_stateful_hyperparams": (
+                "jopt.inject_hyperparams",
+                wrappers.inject_hyperparams,
+            ),
+            "optimistic_adam": ("jopt.optimistic_adam_v2", _optimistic_adam),
+            "safe_int32_increment": ("jopt.safe_increment", numerics.safe_increment),
+        },
+    )
 
 _publish(
     globals(),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 from jax.typing import ArrayLike
 
 __all__ = [
@@ -34,7 +35,8 @@ Params = ArrayTree
 Updates = ArrayTree
 OptState = ArrayTree
 
-Schedule = Callable[[ArrayLike], ArrayLike]
+Schedule = Callable[[Any], jax.Array | np.ndarray | np.floating | np.integer | float]
+Curve = Callable[[ArrayLike], jax.Array]  # a schedule that jopt made
 ScalarOrSchedule = float | jax.Array | Schedule
 # One for all leaves, a tree prefix of the parameters, or {path pattern: value}.
 PerLeaf = ScalarOrSchedule | ArrayTree

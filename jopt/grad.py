@@ -43,8 +43,11 @@ __all__ = [
 
 
 def execute_with_gradients(
-    func: Callable, xs: ArrayTree, retain_grads: bool = False, f: object = None
-) -> tuple:
+    func: Callable[..., Any],
+    xs: ArrayTree,
+    retain_grads: bool = False,
+    f: object = None,
+) -> tuple[Any, ...]:
     """Calls a function once, for its value, its gradients and whatever else it returns.
 
     Args:
@@ -238,7 +241,7 @@ def stop_gradient(
     /,
     *,
     preserve_type: bool = True,
-    key_chains: Iterable | None = None,
+    key_chains: Iterable[Any] | None = None,
     to_apply: bool = True,
     prune_unapplied: bool = False,
     map_sequences: bool = False,

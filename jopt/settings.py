@@ -13,7 +13,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ from .base import Rules, Schedule, WeightDecay
 from .compat import ShapedArray, Tracer
 
 __all__ = []
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 # ------------------------------------------------------------------ checks by name
@@ -459,7 +461,19 @@ class Recorded:
         return call.again()
 
 
-def recorded(record: Callable[[Any, Call], Any]) -> Callable:
+class Decorator(Protocol):
+    """What `recorded` makes; for a type checker a factory stays the function it is."""
+
+    @overload
+    def __call__(self, function: F, /) -> F: ...
+
+    @overload
+    def __call__(
+        self, *, normal: Any = None, **ranges: Range | None
+    ) -> Callable[[F], F]: ...
+
+
+def recorded(record: Callable[[Any, Call], Any]) -> Decorator:
     """The decorator of factories whose product `record(product, call)` makes knowing.
 
     The factory's arguments are checked by name first; keyword arguments of the
@@ -468,12 +482,12 @@ def recorded(record: Callable[[Any, Call], Any]) -> Callable:
     """
 
     def decorator(
-        function: Callable | None = None,
+        function: Any = None,
         /,
         *,
         normal: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         **ranges: Range | None,
-    ):
+    ) -> Any:
         if function is None:
             return functools.partial(decorator, normal=normal, **ranges)
         signature = inspect.signature(function)

@@ -1,6 +1,7 @@
 """optax's older address for functions of trees; they live in `jopt.tree`."""
 
 import functools
+from typing import TYPE_CHECKING
 
 from .deprecated import renamed
 from .tree import (
@@ -81,16 +82,24 @@ __all__ = [
     "tree_zeros_like",
 ]
 
-__getattr__ = renamed(
-    __name__,
-    {
-        "tree_add_scalar_mul": ("tree_add_scale", tree_add_scale),
-        "tree_l1_norm": ("tree_norm(..., ord=1)", functools.partial(tree_norm, ord=1)),
-        "tree_l2_norm": ("tree_norm", tree_norm),
-        "tree_linf_norm": (
-            "tree_norm(..., ord=jnp.inf)",
-            functools.partial(tree_norm, ord="inf"),
-        ),
-        "tree_scalar_mul": ("tree_scale", tree_scale),
-    },
-)
+if TYPE_CHECKING:  # by name, so that any other name is an error for a checker
+    tree_add_scalar_mul = tree_add_scale
+    tree_l1_norm = tree_l2_norm = tree_linf_norm = tree_norm
+    tree_scalar_mul = tree_scale
+else:
+    __getattr__ = renamed(
+        __name__,
+        {
+            "tree_add_scalar_mul": ("tree_add_scale", tree_add_scale),
+            "tree_l1_norm": (
+                "tree_norm(..., ord=1)",
+                functools.partial(tree_norm, ord=1),
+            ),
+            "tree_l2_norm": ("tree_norm", tree_norm),
+            "tree_linf_norm": (
+                "tree_norm(..., ord=jnp.inf)",
+                functools.partial(tree_norm, ord="inf"),
+            ),
+            "tree_scalar_mul": ("tree_scale", tree_scale),
+        },
+    )

@@ -15,7 +15,7 @@ from .arithmetic import below_top, weighted, within
 __all__ = ["make_fenchel_young_loss", "multiclass_sparsemax_loss", "sparsemax_loss"]
 
 
-def make_fenchel_young_loss(max_fun: Callable[..., Input]) -> Callable:
+def make_fenchel_young_loss(max_fun: Callable[..., Input]) -> Callable[..., jax.Array]:
     """A loss from the largest regularized score over all outputs.
 
         loss(scores, targets) = max_fun(scores) - <targets, scores>

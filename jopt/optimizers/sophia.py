@@ -229,7 +229,7 @@ def sophia(
     b2: float = 0.99,
     eps: float = 1e-8,
     weight_decay: PerLeaf = 1e-4,
-    weight_decay_mask: MaskOrFn | Callable = None,
+    weight_decay_mask: MaskOrFn | Callable[..., Any] = None,
     gamma: float = 0.01,
     clip_threshold: float | None = 1.0,
     update_interval: int = 10,

@@ -9,6 +9,8 @@ Numbers of steps are static integers (`1e4` is one); other numbers may be traced
 differentiate or `vmap` over them, and are then not checked.
 """
 
+import typing
+
 from ..base import Schedule as Schedule, publish as _publish
 from .cooldown import *
 from .cycle import *
@@ -27,13 +29,22 @@ _ELSEWHERE = {
     "inject_hyperparams",
 }
 
+if typing.TYPE_CHECKING:
+    from ..wrappers import (
+        InjectHyperparamsState as InjectHyperparamsState,
+        InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,
+        StatefulSchedule as StatefulSchedule,
+        WrappedSchedule as WrappedSchedule,
+        inject_hyperparams as inject_hyperparams,
+    )
+else:
 
-def __getattr__(name: str):
-    if name not in _ELSEWHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .. import wrappers
+    def __getattr__(name: str):
+        if name not in _ELSEWHERE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .. import wrappers
 
-    return getattr(wrappers, name)
+        return getattr(wrappers, name)
 
 
 _publish(globals(), *_ELSEWHERE)

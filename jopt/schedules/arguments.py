@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from ..numerics import compute_dtype
 from ..settings import FINITE, FRACTION, NOT_NEGATIVE, POSITIVE, Range
 
 __all__ = []
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _NUMBERS = dict(
     **dict.fromkeys(("value", "init_value", "peak_value", "end_value"), FINITE),
@@ -26,7 +28,7 @@ _NUMBERS = dict(
 _COUNTS = dict(transition_steps=None, transition_begin=0, decay_steps=1, warmup_steps=0)
 
 
-def schedule(function: Callable) -> Callable:
+def schedule(function: F) -> F:
     """The decorator of schedule factories: `settings.schedule`, arguments read."""
     signature = inspect.signature(function)
 
@@ -42,7 +44,7 @@ def schedule(function: Callable) -> Callable:
                 given.arguments[name] = _read(function.__name__, name, value)
         return function(*given.args, **given.kwargs)
 
-    return factory
+    return cast(F, factory)
 
 
 def _read(where: str, name: str, value: Any) -> Any:

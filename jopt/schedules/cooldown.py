@@ -1,11 +1,11 @@
 """How long runs end: hold and cool down, or fall from the warm-up on."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ..base import Schedule
+from ..base import Curve, Schedule
 from ..settings import POSITIVE
 from .arguments import number, schedule, whole
 from .decay import exponential_decay, linear_schedule
@@ -24,7 +24,7 @@ def wsd(
     decay_begin: int | None = None,
     end_value: ArrayLike = 0.0,
     cooldown: Literal["linear", "1-sqrt", "cosine", "exponential"] = "1-sqrt",
-) -> Schedule:
+) -> Curve:
     """Warm up, stay at the peak, and cool down over the last part of the run.
 
         x     = (count - decay_begin) / (total_steps - decay_begin)
@@ -80,7 +80,7 @@ def wsd(
     elif cooldown == "exponential":
         number("wsd", "peak_value of an exponential cooldown", peak_value, POSITIVE)
         number("wsd", "end_value of an exponential cooldown", end_value, POSITIVE)
-        rate = end_value / peak_value
+        rate: Any = end_value / peak_value
         down = exponential_decay(peak_value, steps, rate, hold, False, end_value)
     else:
         names = ", ".join(map(repr, [*_FADES, "exponential"]))
@@ -103,9 +103,7 @@ def _sqrt(x):
 
 
 @schedule
-def rex(
-    init_value: ArrayLike, decay_steps: int, end_value: ArrayLike = 0.0
-) -> Schedule:
+def rex(init_value: ArrayLike, decay_steps: int, end_value: ArrayLike = 0.0) -> Curve:
     """Slowly at first, then ever faster: between a straight line and holding.
 
         x     = min(count / decay_steps, 1)
@@ -142,7 +140,7 @@ def rex(
 @schedule
 def inverse_sqrt(
     init_value: ArrayLike, peak_value: ArrayLike, warmup_steps: int
-) -> Schedule:
+) -> Curve:
     """Up in a straight line, then down as one over the root of the count.
 
         value = peak_value sqrt(warmup_steps / count)        from warmup_steps on
@@ -184,7 +182,7 @@ def inverse_sqrt(
 @schedule
 def linear_to_zero(
     init_value: ArrayLike, peak_value: ArrayLike, warmup_steps: int, total_steps: int
-) -> Schedule:
+) -> Curve:
     """Up in a straight line, then down to zero in another one.
 
         x     = (count - warmup_steps) / (total_steps - warmup_steps)
@@ -219,7 +217,7 @@ def linear_to_zero(
 @schedule
 def power(
     peak_value: ArrayLike, total_steps: int, scale: ArrayLike, exponent: ArrayLike = 1.2
-) -> Schedule:
+) -> Curve:
     """Stays at the peak until a power of the steps that are left is less.
 
         value = min(peak_value, scale max(total_steps - count, 0)^exponent)
@@ -272,6 +270,6 @@ def _total(where: str, total_steps: int, warmup_steps: int) -> int:
 
 def _warmup(
     init_value: ArrayLike, peak_value: ArrayLike, steps: int, after: Schedule
-) -> Schedule:
+) -> Curve:
     up = linear_schedule(init_value, peak_value, steps)
     return join_schedules([up, after], [steps])

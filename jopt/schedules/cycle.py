@@ -6,7 +6,7 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
-from ..base import Schedule
+from ..base import Curve
 from ..compat import Tracer
 from ..settings import check_integer
 from .arguments import schedule
@@ -22,7 +22,7 @@ __all__ = [
 
 
 @schedule
-def sgdr_schedule(cosine_kwargs: Iterable[dict[str, Any]]) -> Schedule:
+def sgdr_schedule(cosine_kwargs: Iterable[dict[str, Any]]) -> Curve:
     """Cosine decays with warm-up, one after another.
 
     Cycle i is `warmup_cosine_decay_schedule(**cosine_kwargs[i])`. It begins at count
@@ -74,7 +74,7 @@ def linear_onecycle_schedule(
     pct_final: float = 0.85,
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
-) -> Schedule:
+) -> Curve:
     """Up and down again in straight lines, then down to nearly nothing.
 
         value = peak_value / div_factor                         at count 0
@@ -128,7 +128,7 @@ def cosine_onecycle_schedule(
     pct_start: float = 0.3,
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
-) -> Schedule:
+) -> Curve:
     """Up along half a cosine, then down along half a cosine to nearly nothing.
 
         value = peak_value / div_factor                         at count 0

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ..base import Schedule
+from ..base import Curve
 from .arguments import schedule
 from .steps import (
     as_count,
@@ -30,7 +30,7 @@ __all__ = [
 
 
 @schedule
-def constant_schedule(value: ArrayLike) -> Schedule:
+def constant_schedule(value: ArrayLike) -> Curve:
     """The same value at every step.
 
     Args:
@@ -62,7 +62,7 @@ def polynomial_schedule(
     power: ArrayLike,
     transition_steps: int,
     transition_begin: int = 0,
-) -> Schedule:
+) -> Curve:
     """From one value to another as a power of the steps that are left.
 
         x     = clip((count - transition_begin) / transition_steps, 0, 1)
@@ -102,7 +102,7 @@ def linear_schedule(
     end_value: ArrayLike,
     transition_steps: int,
     transition_begin: int = 0,
-) -> Schedule:
+) -> Curve:
     """From one value to another in a straight line.
 
         x     = clip((count - transition_begin) / transition_steps, 0, 1)
@@ -139,7 +139,7 @@ def exponential_decay(
     transition_begin: int = 0,
     staircase: bool = False,
     end_value: ArrayLike | None = None,
-) -> Schedule:
+) -> Curve:
     """Multiplied by `decay_rate` once in `transition_steps` steps.
 
         x     = max(count - transition_begin, 0) / transition_steps
@@ -216,7 +216,7 @@ def cosine_decay_schedule(
     decay_steps: int,
     alpha: ArrayLike = 0.0,
     exponent: ArrayLike = 1.0,
-) -> Schedule:
+) -> Curve:
     """Down to `alpha init_value` along half a cosine.
 
         c     = (1 + cos(pi min(count / decay_steps, 1))) / 2
@@ -248,7 +248,7 @@ def cosine_decay_schedule(
 
 def cosine_to(
     start: ArrayLike, end: ArrayLike, steps: int, exponent: ArrayLike = 1
-) -> Schedule:
+) -> Curve:
     """From `start` to `end` along half a cosine."""
 
     def fade(left, done):

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ..base import Schedule
+from ..base import Curve, Schedule
 from ..settings import NOT_NEGATIVE
 from .arguments import number, schedule, whole
 from .decay import constant_schedule, cosine_to, linear_schedule
@@ -21,9 +21,7 @@ __all__ = [
 
 
 @schedule
-def join_schedules(
-    schedules: Sequence[Schedule], boundaries: Sequence[int]
-) -> Schedule:
+def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Curve:
     """One schedule after another, each with its own count from 0.
 
         value = schedules[0](count)                        if count < boundaries[0]
@@ -83,7 +81,7 @@ def join_schedules(
 @schedule
 def piecewise_constant_schedule(
     init_value: ArrayLike, boundaries_and_scales: dict[int, float] | None = None
-) -> Schedule:
+) -> Curve:
     """A constant that is multiplied by a scale at each boundary.
 
         value = init_value * product of scale_i with boundary_i <= count
@@ -115,7 +113,7 @@ def piecewise_interpolate_schedule(
     interpolate_type: str,
     init_value: ArrayLike,
     boundaries_and_scales: dict[int, float] | None = None,
-) -> Schedule:
+) -> Curve:
     """Through values that are multiplied by a scale at each boundary.
 
     The value at a boundary is `init_value` times the scales so far. Between two
@@ -176,7 +174,7 @@ def _scaled(where: str, value: ArrayLike, boundaries_and_scales: Any) -> list[tu
     return points
 
 
-def through(points: list[tuple], curve: Callable[..., Schedule]) -> Schedule:
+def through(points: list[tuple], curve: Callable[..., Schedule]) -> Curve:
     """Through the values at `(count, value)`, in order from count 0, then constant.
 
     Of several values at one count, the curve arrives at the first and leaves from the

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ..base import Schedule
+from ..base import Curve
 from ..settings import POSITIVE
 from .arguments import number, schedule, whole
 from .decay import exponential_decay
@@ -23,7 +23,7 @@ def cyclic(
     transition_steps: int,
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     decay_rate: float | jax.Array | None = None,
-) -> Schedule:
+) -> Curve:
     """Up and down in straight lines, again and again.
 
         cycle = floor(count / (2 transition_steps))
@@ -96,7 +96,7 @@ def cosine_restarts(
     cycle_factor: int = 1,
     decay_rate: float | jax.Array = 1.0,
     end_value: ArrayLike = 0.0,
-) -> Schedule:
+) -> Curve:
     """Down along half a cosine, then again from a lower start, and so on for ever.
 
         T_i   = decay_steps cycle_factor^i              steps of cycle i = 0, 1, ...

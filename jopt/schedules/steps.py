@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ..base import Schedule
+from ..base import Curve
 from ..numerics import compute_dtype
 
 __all__ = []
@@ -60,7 +60,7 @@ def transition(
     steps: int,
     begin: int,
     fade: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
-) -> Schedule:
+) -> Curve:
     """From `start` to `end` in `steps` steps, held before and after.
 
     `fade(left, done)` makes the weights of the two values from the fractions of the

@@ -3,7 +3,7 @@
 import jax
 from jax.typing import ArrayLike
 
-from ..base import Schedule
+from ..base import Curve, Schedule
 from .arguments import schedule
 from .decay import constant_schedule, cosine_to, exponential_decay, linear_schedule
 from .piecewise import join_schedules
@@ -17,7 +17,7 @@ __all__ = [
 
 def _warmup(
     init_value: ArrayLike, peak_value: ArrayLike, steps: int, after: Schedule
-) -> Schedule:
+) -> Curve:
     return join_schedules(
         [linear_schedule(init_value, peak_value, steps), after], [steps]
     )
@@ -26,7 +26,7 @@ def _warmup(
 @schedule
 def warmup_constant_schedule(
     init_value: ArrayLike, peak_value: ArrayLike, warmup_steps: int
-) -> Schedule:
+) -> Curve:
     """Up in a straight line, then constant.
 
         x     = min(count / warmup_steps, 1)
@@ -60,7 +60,7 @@ def warmup_cosine_decay_schedule(
     decay_steps: int,
     end_value: ArrayLike = 0.0,
     exponent: ArrayLike = 1.0,
-) -> Schedule:
+) -> Curve:
     """Up in a straight line, then down along half a cosine.
 
         x     = (count - warmup_steps) / (decay_steps - warmup_steps)
@@ -111,7 +111,7 @@ def warmup_exponential_decay_schedule(
     transition_begin: int = 0,
     staircase: bool = False,
     end_value: ArrayLike | None = None,
-) -> Schedule:
+) -> Curve:
     """Up in a straight line, then down exponentially.
 
         x     = max(count - warmup_steps - transition_begin, 0) / transition_steps

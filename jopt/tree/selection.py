@@ -3,7 +3,7 @@
 import difflib
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -87,7 +87,9 @@ def select(tree: Any, which: Any, *, name: str = "which") -> Any:
     return shown
 
 
-def partition_by(tree: Any, rules: Mapping | list | tuple, default: Any = None) -> Any:
+def partition_by(
+    tree: Any, rules: Mapping[Any, Any] | Sequence[Any], default: Any = None
+) -> Any:
     """A tree of labels: the first rule that chooses a leaf gives its label.
 
     Args:
@@ -107,7 +109,9 @@ def partition_by(tree: Any, rules: Mapping | list | tuple, default: Any = None) 
     return jax.tree.structure(tree).unflatten(_first_of(tree, pairs, default))
 
 
-def values_of(values: Any, tree: Any, *, name: str = "values", **default: Any) -> list:
+def values_of(
+    values: Any, tree: Any, *, name: str = "values", **default: Any
+) -> list[Any]:
     """The value of every leaf: one for all, of a tree prefix, or by path.
 
     Args:

@@ -13,7 +13,7 @@ from .messages import children_of, keystr, listed
 
 __all__ = ["NamedTupleKey", "get", "get_all_with_path", "map_params", "set"]
 
-Filter = Callable[[tuple, Any], bool]
+Filter = Callable[[tuple[Any, ...], Any], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class NamedTupleKey:
 
 def get_all_with_path(
     tree: Any, key: Any, filtering: Filter | None = None
-) -> list[tuple[tuple, Any]]:
+) -> list[tuple[tuple[Any, ...], Any]]:
     """Everything in a tree that has a name, with the paths to it.
 
     Args:
