@@ -228,7 +228,7 @@ def _is_slot(path: str, params: list[str]) -> bool:
 
 
 def _one_of(d: Mapping, names: list[str]) -> list[str]:
-    """The names with that of the value first: all are equal, or it is the largest count."""
+    """The names, that of the value first: all are equal, or it is the largest count."""
     if len(names) < 2:
         return names
     values = [np.asarray(d[name]) for name in names]

@@ -26,7 +26,6 @@ class Own(NamedTuple):
     weight_decay: Any
 
 
-
 def per_tree(
     state: type,
     init: Callable[[jax.Array], dict[str, Any]],

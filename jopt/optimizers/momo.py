@@ -65,7 +65,8 @@ def momo(
     from `g`, `value` and `<g, p>` of the first step. A mean gradient of zero only
     decays. There is one `s` for the whole tree: where leaves have rates of their own,
     their shares of the largest, `a`, are a preconditioner, and the step is `s a m`,
-    with sums over the leaves of `<m, p> / k` and `a |m|^2 / k`. With `adapt_lower_bound`, as the authors propose,
+    with sums over the leaves of `<m, p> / k` and `a |m|^2 / k`. With
+    `adapt_lower_bound`, as the authors propose,
 
         lb <- max(lower_bound, (f - c + <m, p> / k) / 2)        before, if it is above
                                                                 f - c + <m, p> / k
@@ -171,7 +172,8 @@ def momo_adam(
         p <- (p - min(learning_rate / (1 - b1^t), s) m / D) / k
 
     A mean gradient of zero only decays. Rates of their own are for leaves what they
-    are in `momo`. With `adapt_lower_bound`, `lb` is estimated as there, from means without the weight of their zero start.
+    are in `momo`. With `adapt_lower_bound`, `lb` is estimated as there, from means
+    without the weight of their zero start.
 
     Args:
         learning_rate: the longest step: a number, or a schedule of the steps taken so
