@@ -37,7 +37,9 @@ _NEEDS_VALUES = (
 def call_compiled(function: Callable, *args: Any) -> Any:
     """`function(*args)`, compiled if these are values and it can be."""
     kinds = set(map(type, jax.tree.leaves(args)))
-    if any(issubclass(kind, Tracer) for kind in kinds) or jax.config.jax_disable_jit:
+    if any(issubclass(kind, Tracer) for kind in kinds) or getattr(
+        jax.config, "jax_disable_jit", False
+    ):
         return function(*args)
     program = _program(function, batching.get())
     if not program.works:

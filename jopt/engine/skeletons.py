@@ -226,7 +226,7 @@ class _Reading:
             equations.append((e.primitive, given, params, tuple(map(place, e.outvars))))
         return tuple(types), tuple(equations), tuple(map(operand, jaxpr.outvars))
 
-    def literal(self, v: Literal) -> tuple:
+    def literal(self, v: Any) -> tuple:
         kind = str(v.aval), v.aval.weak_type
         if self.is_open and _is_number(v):
             number = float(v.val), v.aval.dtype, v.aval.weak_type
@@ -268,7 +268,7 @@ class _Alone:
         self.value = value
 
 
-def _is_number(v: Literal) -> bool:
+def _is_number(v: Any) -> bool:
     """Whether it is a floating number that is taken out."""
     if np.ndim(v.val) or not jnp.issubdtype(v.aval.dtype, jnp.floating):
         return False

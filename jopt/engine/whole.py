@@ -125,7 +125,7 @@ def per_tree(
             leafwise = stage._replace(each=lambda *counts: numbers)
         else:
             number = once_each(numbers)
-            rows = [number(owns[i]) for i in parts.view.indices]
+            rows = [number(owns[i]) for i in parts.slots]
             leafwise = stage._replace(by_leaf=lambda *_: rows)
         return run.update(
             one_stage(leafwise), updates, state._replace(**new), params, {}

@@ -168,7 +168,10 @@ def bias_corrections(b1, b2, t, like) -> jax.Array:
 def corrected(where, learning_rate, t, like, decays) -> jax.Array:
     """The rate of step `t`, with Adam's corrections for means of decays if any."""
     rate = setting_at(where, "learning_rate", learning_rate, t, like)
-    return rate if decays is None else rate * bias_corrections(*decays, t, like)
+    if decays is None:
+        return rate
+    b1, b2 = decays
+    return rate * bias_corrections(b1, b2, t, like)
 
 
 def share_of(rate: jax.Array, most: jax.Array, d: jax.Array) -> jax.Array:

@@ -118,7 +118,13 @@ def momo(
         gamma = mean(_dot(gs, ps), s.gamma, first)
         rate, scales_of = _units(owns)
         kinds = [
-            _Kind(*scales_of(own), decays, _dot(ms, xs), tree.norm(ms))
+            _Kind(
+                scales_of(own)[0],
+                scales_of(own)[1],
+                decays,
+                _dot(ms, xs),
+                tree.norm(ms),
+            )
             for own, decays, ms, xs in _parted(owns, hints, m, ps)
         ]
         least = lower_bound if adapt_lower_bound else None
@@ -226,7 +232,8 @@ def momo_adam(
         rate, scales_of = _units(owns)
         kinds = [
             _Kind(
-                *scales_of(own),
+                scales_of(own)[0],
+                scales_of(own)[1],
                 decays,
                 _dot(ms, xs) / rho,
                 safe_sqrt(_dot(ms, us) / rho),

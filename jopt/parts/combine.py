@@ -209,7 +209,7 @@ def _masked(inner: GradientTransformation, mask: Mask):
 
 @transformation
 def partition(
-    transforms: Mapping[Hashable, GradientTransformation],
+    transforms: Mapping[Any, GradientTransformation],
     param_labels: Any | Callable[[Any], Any],
     *,
     mask_compatible_extra_args: bool = False,

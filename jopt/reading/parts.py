@@ -1,7 +1,7 @@
 """The parts of a transformation: the calls that made it, and what each works on."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -148,7 +148,7 @@ def _state_in(part: Part, get: Callable[[Any], Any]) -> Any:
         ) from None
 
 
-def _of_chain(state: Any, length: int) -> tuple:
+def _of_chain(state: Any, length: int) -> Sequence:
     states = as_tuple(state)
     if len(states) != length:
         raise IndexError

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from ..base import (
@@ -111,7 +112,7 @@ def choose(index: ArrayLike, *branches: Callable[[], Any]) -> Any:
         return arrays
 
     if not isinstance(index, Tracer):  # outside of `jit`, Python is Python
-        return branches[min(max(int(index), 0), len(branches) - 1)]()
+        return branches[np.clip(int(np.asarray(index)), 0, len(branches) - 1)]()
     index = jnp.asarray(index).astype(jnp.int32)
     return freed(jax.lax.switch(index, [arrays_of(branch) for branch in branches]))
 

@@ -180,7 +180,7 @@ def _check(rule: _Rule, default: Any) -> None:
 # ------------------------------------------------------- groups one beside the other
 
 
-def _of_groups(rules: list[_Rule], default: Any) -> GradientTransformation:
+def _of_groups(rules: list[_Rule], default: Any) -> GradientTransformationExtraArgs:
     """A partition: what the first rule of a leaf does not say, later ones may.
 
     A rate or a decay of later rules is one by path within the group; leaves with
@@ -299,7 +299,9 @@ def _sees_the_tree(tx: GradientTransformation) -> bool:
     )
 
 
-def _of_one_estimate(rules: list[_Rule], default: Any) -> GradientTransformation:
+def _of_one_estimate(
+    rules: list[_Rule], default: Any
+) -> GradientTransformationExtraArgs:
     """One optimizer for the leaves of all rules of settings, and `default`'s."""
     adding = [rule for rule in rules if rule.adds]
     keys = dict.fromkeys(key for rule in adding for key in rule.gives)
