@@ -44,7 +44,7 @@ def ema(x: jax.Array, mean: jax.Array, decay: ArrayLike) -> jax.Array:
         if decay < 0.5:
             return x + decay * (mean - x)
         return mean + (1 - decay) * (x - mean)
-    near = decay < 0.5
+    near = jnp.less(decay, 0.5)
     start, end = jnp.where(near, x, mean), jnp.where(near, mean, x)
     return start + jnp.where(near, decay, 1 - decay) * (end - start)
 
