@@ -645,6 +645,7 @@ ROWS = [
         ),
         references.schedule_free_sgd,
         optax="contrib.schedule_free_sgd",
+        differs="optax weighs a step by the rate of the next",
     ),
     Row(
         "schedule_free_adamw",
@@ -664,6 +665,16 @@ ROWS = [
         ),
         references.schedule_free_adamw,
         optax="contrib.schedule_free_adamw",
+        differs="optax weighs a step by the rate of the next",
+    ),
+    *(
+        Row(
+            name,
+            dict(LR, warmup_steps=8, warmup_from_zero=False),
+            getattr(references, name),
+            optax=None,
+        )
+        for name in ("schedule_free_sgd", "schedule_free_adamw")
     ),
     Row(
         "schedule_free",

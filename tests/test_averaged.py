@@ -84,7 +84,7 @@ def test_evaluation_of_a_state_that_optax_made():
     np.testing.assert_allclose(got, want, **CLOSE)
 
 
-def test_the_average_weighs_by_the_rate_one_step_ahead():
+def test_a_step_weighs_by_its_own_rate():
     read = []
 
     def rate(count):
@@ -93,7 +93,46 @@ def test_the_average_weighs_by_the_rate_one_step_ahead():
 
     with jax.disable_jit():
         run(jopt.schedule_free(jopt.sgd(0.1), rate), normal(2), normal(2, n=3))
-    assert read == [1, 2, 3]
+    assert read == [0, 1, 2]
+
+
+def test_the_average_of_rates_that_double_three_times():
+    """z is 0.9, 0.7, 0.3, -0.5, with the weights 1, 4, 16, 64 (algorithm 1)."""
+
+    def rate(count):
+        return 0.1 * 2.0 ** jnp.asarray(jnp.minimum(count, 3), float)
+
+    p, g = jnp.array(1.0), jnp.array(1.0)
+    end, states = run(jopt.schedule_free(jopt.sgd(rate), rate), p, [g] * 4)
+    x = jopt.schedule_free_eval_params(states[-1], end)
+    np.testing.assert_allclose(x, -0.235 / 0.85, rtol=1e-5)
+
+
+@pytest.mark.parametrize("base", [jopt.sgd, jopt.adam])
+def test_steps_of_rate_zero_weigh_nothing(base):
+    """Of SGD exactly: the average begins with the first step of a positive rate."""
+    late = jopt.join_schedules(
+        [jopt.constant_schedule(0.0), jopt.constant_schedule(0.5)], [4]
+    )
+    p, grads = normal(3), normal(3, seed=1, n=3)
+    tx = jopt.schedule_free(base(late), late)
+    end, states = run(tx, p, [*normal(3, seed=2, n=4), *grads])
+    for x in (states[3].z, jopt.schedule_free_eval_params(states[3], p)):
+        np.testing.assert_array_equal(x, p)
+    if base is jopt.sgd:
+        want, others = run(jopt.schedule_free(base(0.5), 0.5), p, grads)
+        np.testing.assert_allclose(end, want, **CLOSE)
+        np.testing.assert_allclose(states[-1].weight_sum, others[-1].weight_sum)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4])
+@pytest.mark.parametrize("make", [jopt.schedule_free_sgd, jopt.schedule_free_adamw])
+def test_the_authors_warmup_moves_in_the_first_step(make, steps):
+    p, g = jnp.zeros(2), jnp.ones(2)
+    tx = make(0.5, warmup_steps=steps, warmup_from_zero=False)
+    u, state = tx.update(g, tx.init(p), p)
+    np.testing.assert_allclose(u, -0.5 / max(steps, 1), rtol=1e-6)
+    np.testing.assert_allclose(state.max_lr, 0.5 / max(steps, 1), rtol=1e-6)
 
 
 def test_bfloat16_average_is_not_lost():

@@ -83,9 +83,10 @@ def schedule_free(
         base_optimizer: the transformation that moves z: without momentum, which b1
             takes the place of, and with the same learning rate.
         learning_rate: a number, or a schedule with a warm-up and no decay; of several,
-            as `descend` takes them, the largest at each step. Only the
-            weights of the average use it, and they read it at 1 in the first step, one
-            step ahead of the base optimizer, as optax does.
+            as `descend` takes them, the largest at each step. Only the weights of the
+            average use it, and they read it as the base optimizer reads its own, at 0
+            in the first step. (optax reads it one step ahead, so that steps of the
+            warm-up weigh more than the paper says.)
         b1: the share of the average in y, in (0, 1].
         weight_lr_power: how much less the steps of a warm-up weigh; 0 for not at all.
         state_dtype: dtype `z` is stored in. The parameter's, or float32 if that has 16
@@ -137,10 +138,10 @@ def schedule_free(
             )
         base_state = state.base_optimizer_state
         u, new_state = base.update(updates, base_state, params, **extra_args)
-        count = safe_increment(state.step_count)
+        step = state.step_count
         rate = largest(
             [
-                setting_at("schedule_free", "learning_rate", x, count, state.max_lr)
+                setting_at("schedule_free", "learning_rate", x, step, state.max_lr)
                 for x in jax.tree.leaves(learning_rate)
             ]
         )
@@ -153,7 +154,7 @@ def schedule_free(
         return u, type(state)(
             b1=jnp.asarray(b1, state.b1.dtype),
             weight_sum=now.weight_sum,
-            step_count=count,
+            step_count=safe_increment(step),
             max_lr=now.max_lr,
             base_optimizer_state=in_types_of(base_state, new_state),
             z=now.z,
@@ -247,6 +248,7 @@ def schedule_free_adamw(
     state_dtype: DTypeLike | None = None,
     *,
     mask: MaskOrFn = None,
+    warmup_from_zero: bool = True,
 ) -> GradientTransformationExtraArgs:
     """Schedule-free AdamW: no momentum in the base, so that b1 averages instead.
 
@@ -257,13 +259,16 @@ def schedule_free_adamw(
 
     Args:
         learning_rate: as `descend` takes it; the largest weighs the average.
-        warmup_steps: the steps in which the learning rate rises to it from zero, in a
-            straight line; none if `None`. The first of them moves nothing.
+        warmup_steps: the steps in which the learning rate rises to it, in a straight
+            line; none if `None`.
         b1: the share of the average in y, in (0, 1].
         b2: decay of the mean squared gradient, in [0, 1).
         eps: added outside the root, not negative.
         weight_decay, mask: as `descend` takes them.
         weight_lr_power, state_dtype: as `schedule_free` takes them.
+        warmup_from_zero: whether the share of the rate in step t, from 1, is
+            `(t - 1) / warmup_steps`, as in optax, so that the first step moves nothing;
+            the authors' `t / warmup_steps` if not.
 
     Returns:
         A transformation whose state is `ScheduleFreeState`, with that of `chain` of
@@ -277,10 +282,9 @@ def schedule_free_adamw(
         >>> tx = jopt.schedule_free_adamw(0.0025, warmup_steps=100)
 
     Reference:
-        Defazio et al., The Road Less Scheduled, NeurIPS 2024, arXiv:2405.15682. The
-        authors' code warms up one step earlier: by `t / warmup_steps`, t from 1.
+        Defazio et al., The Road Less Scheduled, NeurIPS 2024, arXiv:2405.15682.
     """
-    rate = _warmed_up(learning_rate, warmup_steps)
+    rate = _warmed_up(learning_rate, warmup_steps, warmup_from_zero)
     direction = scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
     base = descend(direction, rate, weight_decay, mask)
     return schedule_free(base, rate, b1, weight_lr_power, state_dtype)
@@ -300,6 +304,7 @@ def schedule_free_sgd(
     state_dtype: DTypeLike | None = None,
     *,
     mask: MaskOrFn = None,
+    warmup_from_zero: bool = True,
 ) -> GradientTransformationExtraArgs:
     """Schedule-free gradient descent: b1 averages in place of momentum.
 
@@ -309,7 +314,7 @@ def schedule_free_sgd(
 
     Args:
         learning_rate: as `descend` takes it; the largest weighs the average.
-        warmup_steps: as `schedule_free_adamw` takes them.
+        warmup_steps, warmup_from_zero: as `schedule_free_adamw` takes them.
         b1: the share of the average in y, in (0, 1].
         weight_decay, mask: as `add_decayed_weights` takes them; none if `None`.
         weight_lr_power, state_dtype: as `schedule_free` takes them.
@@ -326,30 +331,37 @@ def schedule_free_sgd(
         >>> tx = jopt.schedule_free_sgd(0.1, warmup_steps=100)
 
     Reference:
-        Defazio et al., The Road Less Scheduled, NeurIPS 2024, arXiv:2405.15682. The
-        authors' code warms up one step earlier: by `t / warmup_steps`, t from 1.
+        Defazio et al., The Road Less Scheduled, NeurIPS 2024, arXiv:2405.15682.
     """
-    rate = _warmed_up(learning_rate, warmup_steps)
+    rate = _warmed_up(learning_rate, warmup_steps, warmup_from_zero)
     base = sgd(rate)
     if weight_decay is not None:
         base = chain(add_decayed_weights(weight_decay, mask), base)
     return schedule_free(base, rate, b1, weight_lr_power, state_dtype)
 
 
-def _warmed_up(learning_rate: PerLeaf, warmup_steps: int | None) -> PerLeaf:
+def _warmed_up(
+    learning_rate: PerLeaf, warmup_steps: int | None, from_zero: bool
+) -> PerLeaf:
     if warmup_steps is None:
         return learning_rate
 
     def one(rate):
         if is_schedule(rate):
-            return warmed_up(rate, warmup_steps)
-        return warmup_constant_schedule(0.0, rate, warmup_steps)
+            return warmed_up(rate, warmup_steps, from_zero)
+        return _rise(rate, warmup_steps, from_zero)
 
     return jax.tree.map(one, learning_rate)
 
 
+def _rise(rate: float, steps: int, from_zero: bool) -> Schedule:
+    if from_zero or steps == 0:
+        return warmup_constant_schedule(0.0, rate, steps)
+    return warmup_constant_schedule(rate / steps, rate, steps - 1)
+
+
 @schedule
-def warmed_up(rate: Schedule, warmup_steps: int) -> Schedule:
+def warmed_up(rate: Schedule, warmup_steps: int, from_zero: bool) -> Schedule:
     """A schedule times its warm-up."""
-    share = warmup_constant_schedule(0.0, 1.0, warmup_steps)
+    share = _rise(1.0, warmup_steps, from_zero)
     return lambda count: rate(count) * share(count)

@@ -91,23 +91,23 @@ def acprop(
 def _schedule_free(y, z_step, n, rate, b1, power):
     """Defazio et al. 2024, eqs. 3 to 5, with the weights of its algorithm 1.
 
-    `z_step(t, y)` is the step of z, t from 0; the weights read the rate at t + 1.
+    `z_step(t, y)` is the step of z, t from 0. What has no rate yet has no weight.
     """
     x, z, largest, total = y, y, 0.0, 0.0
     for t in range(n):
         z = z + z_step(t, y)
-        largest = max(largest, at(rate, t + 1))
+        largest = max(largest, at(rate, t))
         total += largest**power
-        c = largest**power / total
+        c = largest**power / total if total else 0.0
         x = (1 - c) * x + c * z
         y = (1 - b1) * z + b1 * x
     return y
 
 
-def _warm(learning_rate, steps):
+def _warm(learning_rate, steps, from_zero):
     if steps is None:
         return learning_rate
-    return lambda count: learning_rate * min(count / steps, 1.0)
+    return lambda count: learning_rate * min((count + 1 - from_zero) / steps, 1.0)
 
 
 def schedule_free_sgd(
@@ -119,8 +119,9 @@ def schedule_free_sgd(
     b1=0.9,
     weight_decay=0.0,
     weight_lr_power=2.0,
+    warmup_from_zero=True,
 ):
-    rate = _warm(learning_rate, warmup_steps)
+    rate = _warm(learning_rate, warmup_steps, warmup_from_zero)
 
     def step(t, y):
         return -at(rate, t) * (gs[t] + weight_decay * y)
@@ -139,8 +140,9 @@ def schedule_free_adamw(
     eps=1e-8,
     weight_decay=0.0,
     weight_lr_power=2.0,
+    warmup_from_zero=True,
 ):
-    rate = _warm(learning_rate, warmup_steps)
+    rate = _warm(learning_rate, warmup_steps, warmup_from_zero)
     squares = [np.zeros_like(p)]
     for g in gs:
         squares.append(b2 * squares[-1] + (1 - b2) * g**2)
