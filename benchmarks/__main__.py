@@ -86,7 +86,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         both = tpu.installed() and not args.quick
         args.parts = ["steps", "tpu"] if both else ["steps"]
     if "tpu" in args.parts and not tpu.installed():
-        parser.error("--parts tpu needs libtpu: pip install 'jax[tpu]'")
+        parser.error(
+            "--parts tpu needs libtpu (pip install 'jax[tpu]') and a JAX with "
+            "jax.experimental.topologies"
+        )
     return args
 
 

@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from jopt.compat import subjaxprs
 
 
 def counts(
@@ -30,24 +31,12 @@ def instructions(hlo: str) -> int:
     return len(re.findall(r"^\s*(?:ROOT )?%?[\w.-]+ = ", hlo, re.M))
 
 
-def equations(jaxpr: Jaxpr, counted: dict[int, int], *, once: bool) -> int:
+def equations(jaxpr: Any, counted: dict[int, int], *, once: bool) -> int:
     """Equations at all depths; an inner function counts once, or at every call."""
     if id(jaxpr) in counted:
         return 0 if once else counted[id(jaxpr)]
     counted[id(jaxpr)] = 0
-    total = len(jaxpr.eqns) + sum(
-        equations(inner, counted, once=once)
-        for equation in jaxpr.eqns
-        for inner in _inner(equation.params)
-    )
+    inner = subjaxprs(jaxpr)
+    total = len(jaxpr.eqns) + sum(equations(x, counted, once=once) for x in inner)
     counted[id(jaxpr)] = total
     return total
-
-
-def _inner(params: dict[str, Any]):
-    for value in params.values():
-        for x in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(x, ClosedJaxpr):
-                yield x.jaxpr
-            elif isinstance(x, Jaxpr):
-                yield x

@@ -55,6 +55,7 @@ from .microbatching import microbatch as microbatch
 from .nnls import *
 from .numerics import *
 from .optimizers import *
+from .optimizers.optimistic import optimistic_adam as _optimistic_adam
 from .parts import *
 from .reading import *
 from .schedules import *
@@ -74,6 +75,7 @@ __version__ = "0.1.0"
 if _typing.TYPE_CHECKING:  # by name, so that any other name is an error for a checker
     global_norm = tree.norm
     inject_stateful_hyperparams = wrappers.inject_hyperparams
+    optimistic_adam = _optimistic_adam
     safe_int32_increment = numerics.safe_increment
 else:
     __getattr__ = _renamed(
@@ -84,6 +86,7 @@ else:
                 "jopt.inject_hyperparams",
                 wrappers.inject_hyperparams,
             ),
+            "optimistic_adam": ("jopt.optimistic_adam_v2", _optimistic_adam),
             "safe_int32_increment": ("jopt.safe_increment", numerics.safe_increment),
         },
     )

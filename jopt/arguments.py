@@ -14,9 +14,9 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from .base import ArrayTree
+from .compat import Tracer
 from .numerics import cast
 
 __all__ = []

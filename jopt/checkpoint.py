@@ -3,7 +3,8 @@
 An entry is named by what it is and not by where it stands: the kind of the state (its
 class without `ScaleBy` and `State`), the field, and the path of the parameter, as in
 `adam/mu/layers/0/w`. A state that holds others, of a chain, a mask or `MultiSteps` say,
-names its own fields alone; labels of a partition come first, `decay/adam/count`. The
+names its own fields alone; labels of a partition come first, `decay/adam/count`. What
+is not under its label is looked for under others, by the rest of its name. The
 second state of a kind is `adam_2`, in the order of the chain. optax calls the states of
 Adam's relatives Adam's too: what such names stand for, the restoring `tx` knows.
 """
@@ -12,6 +13,7 @@ import collections
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +38,7 @@ class StateReport(NamedTuple):
     unused: tuple[str, ...]  # the dictionary has it, the state does not
     reshaped: dict[str, str]  # of another shape or kind of number: what for what
     converted: dict[str, str]  # of another precision: from what to what
+    moved: Mapping[str, str] = MappingProxyType({})  # of another label: from which name
 
 
 def state_dict(tx: GradientTransformation | None, state: OptState) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def state_dict(tx: GradientTransformation | None, state: OptState) -> dict[str, 
         check_transformation("state_dict", "tx", tx)
     found = {"version": np.array(_VERSION, np.int32)}
     named = _named("state_dict", state)
-    return found | {name: _plain(leaf) for name, _, leaf in named if name}
+    return found | {x.name: _plain(x.leaf) for x in named if x.rest}
 
 
 def load_state_dict(
@@ -83,12 +86,17 @@ def load_state_dict(
             also do for `yogi`, `radam` and the like; a mapping such as `np.load`
             returns will do. Floating numbers take the precision that the
             state has, and so do integers that it can hold; a shape never changes.
+            Labels of groups may change: slots are found by method and parameter, and
+            the count of a group is that of the slots that it was given, the largest if
+            they had several.
         partial: whether to keep the values of `tx.init(params)` where an entry is
-            missing or does not fit, and to leave out what the state does not have.
+            missing or does not fit, and to leave out what the state does not have: what
+            was frozen, or is new, begins anew.
 
     Returns:
         The state, in which what has the shape of its parameter is sharded as that is,
-        and a `StateReport`. Of it, only `converted` can be filled unless `partial`.
+        and a `StateReport`. Of it, only `converted` and `moved` can be filled unless
+        `partial`.
 
     Raises:
         ValueError: names or shapes do not fit, unless `partial`: the message has all
@@ -111,16 +119,21 @@ def load_state_dict(
     missing = [] if "version" in d else ["version"]
     unused = dict.fromkeys(name for name in d if name != "version")
     reshaped, converted, kept = {}, {}, []
-    for i, (name, path, want) in enumerate(_named_as_in(d, template)):
+    named = _named_as_in(d, template)
+    sources = _sources(d, named, paths(params))
+    for i, entry in enumerate(named):
+        name, path, want = entry.name, entry.path, entry.leaf
         if not name:
             continue
-        if name not in d:
+        if name not in sources:
             missing.append(name)
             kept.append(i)
             continue
-        unused.pop(name, None)
+        found, *others = sources[name]
+        for other in (found, *others):
+            unused.pop(other, None)
         want = _plain(want)
-        x = _as_array(name, d[name], want)
+        x = _as_array(found, d[found], want)
         words = f"{spell(x)} for {spell(want)}"
         if x.shape != want.shape or not _holds(want.dtype, x):
             reshaped[name] = words
@@ -129,7 +142,8 @@ def load_state_dict(
         if x.dtype != want.dtype:
             converted[name] = words
         leaves[i] = _placed(x, want.dtype, leaves[i], like.get(path))
-    report = StateReport(tuple(missing), tuple(unused), reshaped, converted)
+    moved = {name: found[0] for name, found in sources.items() if found[0] != name}
+    report = StateReport(tuple(missing), tuple(unused), reshaped, converted, moved)
     if not partial and any(report[:3]):
         raise ValueError(_refusal(tx, report))
     if kept:
@@ -142,10 +156,89 @@ def load_state_dict(
 # ------------------------------------------------------------------------------- names
 
 
-def _named_as_in(d: Mapping, state: OptState) -> list[tuple[str, str, Any]]:
+class _Named(NamedTuple):
+    """A leaf of the state and its name, `label` and `rest`; what is no array has none.
+
+    `path` is what stands below the field: of a slot, that of its parameter.
+    """
+
+    label: str
+    rest: str
+    path: str
+    leaf: Any
+
+    @property
+    def name(self) -> str:
+        return self.label + self.rest if self.rest else ""
+
+
+def _named_as_in(d: Mapping, state: OptState) -> list[_Named]:
     """By the state's own names, or by optax's if `d` has more of them."""
     candidates = [_named("load_state_dict", state, of) for of in (type, _optax_s)]
-    return min(candidates, key=lambda named: sum(n not in d for n, *_ in named if n))
+    ends = _ends(d)
+
+    def unknown(named):
+        return sum(x.name not in d and x.rest not in ends for x in named if x.rest)
+
+    return min(candidates, key=unknown)
+
+
+def _ends(d: Mapping) -> dict[str, list[str]]:
+    """The names that end in each text, a slash before it or nothing."""
+    ends = collections.defaultdict(list)
+    for name in d:
+        words = name.split("/")
+        for i in range(len(words)):
+            ends["/".join(words[i:])].append(name)
+    return ends
+
+
+def _sources(d: Mapping, named: list[_Named], params: list[str]) -> dict[str, list]:
+    """Where in `d` each leaf of the state is, by its name; one that stands for others.
+
+    A slot that is not under its own name is under another label. What is one for all,
+    such as a count, is where the slots of its label were.
+    """
+    ends, sources, labels = _ends(d), {}, collections.defaultdict(dict)
+    slots = [x for x in named if x.rest and _is_slot(x.path, params)]
+    names_of_slots = {x.name for x in slots}
+    for x in slots:
+        found = [x.name] if x.name in d else ends.get(x.rest, [])
+        if len(found) == 1:  # more are of parts that no one can tell apart
+            sources[x.name] = found
+            labels[x.label][found[0][: -len(x.rest)]] = None
+    has_slots = {x.label for x in slots}
+    for x in named:
+        if not x.rest or x.name in names_of_slots:
+            continue
+        if x.name in d:
+            sources[x.name] = [x.name]
+        elif not x.path:
+            found = [label + x.rest for label in labels[x.label]]
+            found = found if x.label in has_slots else ends.get(x.rest, [])
+            found = _one_of(d, [name for name in found if name in d])
+            if found:
+                sources[x.name] = found
+    return sources
+
+
+def _is_slot(path: str, params: list[str]) -> bool:
+    """Whether it is that of a parameter, or of a part of what is kept for it."""
+    return path in params or any(path.startswith(f"{p}/") for p in params if p)
+
+
+def _one_of(d: Mapping, names: list[str]) -> list[str]:
+    """The names, that of the value first: all are equal, or it is the largest count."""
+    if len(names) < 2:
+        return names
+    values = [np.asarray(d[name]) for name in names]
+    if all(x.dtype.kind in "iu" and x.shape == () for x in values):
+        first = max(range(len(names)), key=lambda i: values[i])
+    elif all(np.array_equal(x, values[0]) for x in values):
+        first = 0
+    else:
+        return []
+    return [names[first], *names[:first], *names[first + 1 :]]
 
 
 def _optax_s(state: NamedTuple) -> type:
@@ -155,31 +248,29 @@ def _optax_s(state: NamedTuple) -> type:
 
 def _named(
     where: str, state: OptState, class_of: Callable[..., type] = type
-) -> list[tuple[str, str, Any]]:
-    """The name of every leaf, its path below the field, and the leaf, in order.
-
-    What is no array has no name.
-    """
+) -> list[_Named]:
+    """The name of every leaf, and the leaf, in order."""
     counts = collections.Counter()
 
-    def once(kind):
-        counts[kind] += 1
-        return kind if counts[kind] == 1 else f"{kind}_{counts[kind]}"
+    def once(label, kind):
+        counts[label, kind] += 1
+        n = counts[label, kind]
+        return kind if n == 1 else f"{kind}_{n}"
 
     def in_state(node, label) -> Iterator:
         children = children_of(node) or ()
         if _is_namedtuple(node):
-            kind = once(label + _kind(class_of(node).__name__))
+            kind = once(label, _kind(class_of(node).__name__))
             for (key,), child in children:
                 if key.name.endswith(("state", "states")) or _has_states(child):
                     yield from in_field(child, label)
                 else:
-                    yield from in_tree(child, f"{kind}/{key.name}")
+                    yield from in_tree(child, label, f"{kind}/{key.name}")
         elif type(node) is tuple or _has_states(node):
             for _, child in children:
                 yield from in_state(child, label)
         elif jax.tree.leaves(node):  # of a transformation that names nothing
-            yield from in_tree(node, once(f"{label}state"))
+            yield from in_tree(node, label, once(label, "state"))
 
     def in_field(node, label) -> Iterator:
         if isinstance(node, Mapping) and _has_states(node):
@@ -188,15 +279,15 @@ def _named(
         else:
             yield from in_state(node, label)
 
-    def in_tree(node, name) -> Iterator:
+    def in_tree(node, label, name) -> Iterator:
         for path, leaf in jax.tree_util.tree_flatten_with_path(node)[0]:
             below = _text(path)
             words = [name, below, _key_kind(leaf)]
             full = "/".join(filter(None, words)) if _is_array(leaf) else ""
-            yield full, below, leaf
+            yield _Named(label, full, below, leaf)
 
     named = list(in_state(state, ""))
-    often = collections.Counter(name for name, *_ in named if name)
+    often = collections.Counter(x.name for x in named if x.rest)
     twice = [name for name, n in often.items() if n > 1]
     if twice:
         raise ValueError(

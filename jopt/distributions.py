@@ -22,35 +22,35 @@ class MultiNormalDiagFromLogScale:
                 "multi_normal: loc and log_scale must broadcast, got shapes "
                 f"{loc.shape} and {log_scale.shape}"
             ) from None
-        self._loc = jnp.broadcast_to(loc, shape)
-        self._log_scale = jnp.broadcast_to(log_scale, shape)
+        self._loc, self._log_scale, self._shape = loc, log_scale, shape
 
     @property
     def params(self) -> list[jax.Array]:
-        """The means and the logarithms of the scales."""
+        """The means and the logarithms of the scales, in the shapes given."""
         return [self._loc, self._log_scale]
 
     @property
     def log_scale(self) -> jax.Array:
-        """The logarithms of the scales."""
+        """The logarithms of the scales, in the shape given."""
         return self._log_scale
 
     def sample(self, shape: Sequence[int], key: jax.Array) -> jax.Array:
-        """Draws, `[*shape, *loc.shape]`, differentiable by `params`."""
-        loc = self._loc
-        noise = jax.random.normal(key, (*shape, *loc.shape), loc.dtype)
-        one = (1,) * len(shape)
-        scale = jnp.exp(self._log_scale).reshape(one + loc.shape)
-        return loc.reshape(one + loc.shape) + scale * noise
+        """Draws, `[*shape, *event]`, differentiable by `params`."""
+        loc, log_scale = self._full((*shape, *self._shape))
+        return loc + jnp.exp(log_scale) * jax.random.normal(key, loc.shape, loc.dtype)
 
     def log_prob(self, x: ArrayLike) -> jax.Array:
-        """The logarithm of the joint density of x, `[..., *loc.shape]`."""
+        """The logarithm of the joint density of x, which is `[..., *event]`."""
         x = jnp.asarray(x)
-        one = (1,) * (x.ndim - self._loc.ndim)
-        loc, log_scale = (p.reshape(one + p.shape) for p in self.params)
-        z = (x - loc) * jnp.exp(-log_scale)
+        shape = jnp.broadcast_shapes(x.shape, self._shape)
+        loc, log_scale = self._full(shape)
+        z = (jnp.broadcast_to(x, shape) - loc) * jnp.exp(-log_scale)
         density = -0.5 * z**2 - log_scale - 0.5 * math.log(2 * math.pi)
-        return jnp.sum(density, tuple(range(len(one), x.ndim)))
+        first = len(shape) - len(self._shape)
+        return jnp.sum(density, tuple(range(first, len(shape))))
+
+    def _full(self, shape: Sequence[int]) -> list[jax.Array]:
+        return [jnp.broadcast_to(x, shape) for x in self.params]
 
 
 def multi_normal(loc: ArrayLike, log_scale: ArrayLike) -> MultiNormalDiagFromLogScale:
@@ -65,7 +65,8 @@ def multi_normal(loc: ArrayLike, log_scale: ArrayLike) -> MultiNormalDiagFromLog
 
     Returns:
         A distribution with `sample(shape, key)`, `log_prob(x)` and `params`, the list
-        `[loc, log_scale]`.
+        `[loc, log_scale]` in the shapes given; an event has the shape that both
+        broadcast to.
 
     Raises:
         ValueError: the shapes do not broadcast.

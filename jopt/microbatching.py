@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jax.extend.core import jaxpr_as_fun
 from jax.tree_util import keystr
 
 from .base import ArrayTree
+from .compat import Tracer, jaxpr_as_fun
 from .numerics import cast, compute_dtype
 from .settings import check_function, check_integer
 

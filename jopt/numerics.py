@@ -37,9 +37,16 @@ def ema(x: jax.Array, mean: jax.Array, decay: ArrayLike) -> jax.Array:
 
     Written as a step of size `1 - decay` towards `x`: for a decay near one that
     difference is exact in float32 where the decay itself is not (0.999 is off by
-    1.3e-8, which moves the mean by 1.3e-5).
+    1.3e-8, which moves the mean by 1.3e-5). Below one half it is a step of size `decay`
+    from `x`: one from a mean that is much larger than `x` would cancel.
     """
-    return mean + (1 - decay) * (x - mean)
+    if isinstance(decay, (int, float)):
+        if decay < 0.5:
+            return x + decay * (mean - x)
+        return mean + (1 - decay) * (x - mean)
+    near = decay < 0.5
+    start, end = jnp.where(near, x, mean), jnp.where(near, mean, x)
+    return start + jnp.where(near, decay, 1 - decay) * (end - start)
 
 
 def one_minus_power(decay: ArrayLike, t: ArrayLike) -> jax.Array:
@@ -79,6 +86,55 @@ def abs_sq(x: jax.Array) -> jax.Array:
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         return x.real**2 + x.imag**2
     return jax.lax.mul(x, x)  # several times as quick to trace as `x * x`
+
+
+# Just below the root of the largest number: what stays of it in the square is for
+# rounding, in bias corrections and in bfloat16.
+_ROOT_SHARE = 1 - 2.0**-7
+
+
+def _largest_root(dtype: DTypeLike) -> float:
+    """The size from which on a number's square is out of reach."""
+    return 2.0 ** (jnp.finfo(dtype).maxexp // 2) * _ROOT_SHARE
+
+
+def bounded(g: jax.Array) -> jax.Array:
+    """The gradient, as large as one may be whose square is to be finite.
+
+    That is 1.8e19 in float32. The direction of a method that divides by a root mean
+    square depends on the size of the gradient only against that of other steps: so a
+    larger one moves what one of this size would, where an infinite square moves nothing
+    at all, in this step and, as NaN, all later ones. What is not finite stays as it is.
+    """
+    most = _largest_root(compute_dtype(g.dtype))
+    if most > jnp.finfo(g.dtype).max:  # float16, which is squared in float32
+        return g
+    if not jnp.iscomplexobj(g):
+        most = np.asarray(most, g.dtype)
+        return jax.lax.select(jax.lax.is_finite(g), jax.lax.clamp(-most, g, most), g)
+    part = jnp.maximum(jnp.abs(g.real), jnp.abs(g.imag))
+    most = math.sqrt(0.5) * most
+    large = (part > most) & jnp.isfinite(part)
+    scale = jnp.where(large, most / jnp.where(large, part, 1), 1)
+    return jax.lax.complex(g.real * scale, g.imag * scale)
+
+
+def finite(square: jax.Array) -> jax.Array:
+    """A square, or a sum of them, at most that of the largest `bounded` gradient."""
+    most = _largest_root(square.dtype) ** 2
+    return jax.lax.min(square, jnp.full_like(square, most))
+
+
+def bounded_norm(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The squared norm, finite, and the factor that bounds the array to it."""
+    return square_and_share(*_sum_of_squares(x))
+
+
+def square_and_share(total: jax.Array, scale: ArrayLike) -> tuple:
+    """`bounded_norm` of the sum of the squares of `scale * x`."""
+    most = _largest_root(total.dtype)
+    size = safe_sqrt(total) / scale
+    return finite(total / scale / scale), most / jnp.maximum(size, most)
 
 
 @jax.custom_jvp

@@ -1,7 +1,8 @@
 """What a program is compiled for, as far as its trace can tell."""
 
 import jax
-from jax.core import ShapedArray
+
+from .compat import ShapedArray
 
 __all__ = []
 

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import ShapedArray, Tracer
 
 from .arguments import misfit_of_one
 from .base import Rules, Schedule, WeightDecay
+from .compat import ShapedArray, Tracer
 
 __all__ = []
 

@@ -16,6 +16,7 @@ import optax
 
 import jopt
 from tests import references
+from tests.references import conventions
 
 
 class Row(NamedTuple):
@@ -133,6 +134,13 @@ ROWS = [
     Row("adamw", dict(LR, weight_decay=0.1), references.adam),
     Row("nadam", LR, references.adam, dict(LR, nesterov=True)),
     Row(
+        "nadam",
+        dict(LR, momentum_decay=0.004),
+        conventions.nadam,
+        dict(lr=0.05, psi=0.004),
+        optax=None,  # it has constant momentum alone
+    ),
+    Row(
         "nadamw",
         dict(LR, weight_decay=0.1),
         references.adam,
@@ -174,6 +182,13 @@ ROWS = [
         dict(LR, weight_decay=0.1),
         references.adan,
         differs="it weights the change of the gradient in the square by 1 - b2",
+    ),
+    Row(
+        "adan",
+        dict(LR, eps_root=1e-4, weight_decay=0.1, proximal=True),
+        conventions.adan,
+        dict(lr=0.05, weight_decay=0.1, eps_root=1e-4),
+        optax=None,
     ),
     Row("contrib.ademamix", dict(LR, weight_decay=0.1), references.ademamix),
     Row(
@@ -257,6 +272,18 @@ ROWS = [
     # optax makes no state for scalars; the rest equals: test_gradient_scales.py
     Row("sm3", LR, references.sm3, optax=None),
     Row("fromage", LR, references.fromage),
+    Row(
+        "lars",
+        dict(
+            learning_rate=1.0,
+            trust_coefficient=0.02,
+            weight_decay=0.1,
+            separate_norms=True,
+        ),
+        conventions.lars,
+        dict(lr=1.0, trust=0.02, weight_decay=0.1),
+        optax=None,
+    ),
     Row(
         "lars",
         dict(learning_rate=1.0, trust_coefficient=0.02, weight_decay=0.1, eps=1e-3),

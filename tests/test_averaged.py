@@ -472,8 +472,20 @@ def test_dpsgd_equals_optax_to_the_noise(momentum):
     assert [type(x).__name__ for x in states[-1]] == [
         type(x).__name__ for x in their_states[-1]
     ]
-    seeded = jopt.dpsgd(0.1, 2.0, 0.5, momentum=momentum, seed=7)
+    with pytest.warns(DeprecationWarning, match="seed is deprecated: use key"):
+        seeded = jopt.dpsgd(0.1, 2.0, 0.5, momentum=momentum, seed=7)
     assert_trees_close(run(seeded, PRIVATE, grads)[0], got)
+
+
+@pytest.mark.parametrize("name", ["global", "layer"])
+def test_clipped_examples_of_integers_are_floats(name):
+    clip = getattr(jopt, f"per_example_{name}_norm_clip")
+    ints = {"a": jnp.arange(6).reshape(3, 2), "b": jnp.ones((3, 2))}
+    got, counts = clip(ints, 1.0)
+    want, same = clip(jax.tree.map(lambda x: x.astype(jnp.float32), ints), 1.0)
+    assert_trees_close(got, want)
+    assert got["a"].dtype == jnp.float32
+    jax.tree.map(np.testing.assert_array_equal, counts, same)
 
 
 def test_no_example_weighs_more_than_the_bound():

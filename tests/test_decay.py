@@ -401,10 +401,6 @@ def test_bad_numbers_by_leaf(name, error, words, value):
         (ValueError, r"at \['w'\]", jopt.independent, dict(weight_decay={"w": -1.0})),
         (TypeError, "a number and no l2", jopt.l2, dict(weight_decay=jopt.l2(1.0))),
         (TypeError, "no l2.*: lamb has", jopt.lamb, dict(weight_decay=jopt.l2(0.1))),
-        (TypeError, "got a dict", jopt.contrib.prodigy, dict(weight_decay={"w": 0.1})),
-        (TypeError, "got a dict", jopt.novograd, dict(weight_decay={"w": 0.1})),
-        (TypeError, "got a dict", jopt.rprop, dict(learning_rate={"w": 0.1})),
-        (TypeError, "got a dict", jopt.madgrad, dict(learning_rate={"w": 0.1})),
     ],
 )
 def test_what_a_method_cannot_do_it_refuses(error, words, make, settings):

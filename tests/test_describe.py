@@ -37,14 +37,18 @@ def test_groups_settings_and_what_is_frozen():
         jopt.adamw(0.25, weight_decay=0.125),
     )
     assert rows(tx) == {
-        "enc/bias": ("enc/bias", (2,), "float32", "**/bias", "adamw", 0.25, 0, 16),
+        "enc/bias": (
+            *("enc/bias", (2,), "float32", "**/bias + enc"),
+            *("adamw", 0.125, 0, 16),
+        ),
         "enc/w": ("enc/w", (2, 2), "bfloat16", "enc", "adamw", 0.125, 0.125, 32),
         "w": ("w", (3, 2), "float32", "w", "frozen", "", "", 0),
     }
     found = jopt.describe(tx, P)
     assert (found.parameters, found.frozen, found.shared_bytes) == (12, 6, 12)
     assert found.state_bytes == 60
-    assert found.groups == {"**/bias": (2, 16), "enc": (4, 32), "w": (6, 0)}
+    groups = {"**/bias + enc": (2, 16), "enc": (4, 32), "w": (6, 0)}
+    assert found.groups == groups
 
 
 WRAPPED = {

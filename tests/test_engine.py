@@ -78,8 +78,14 @@ def test_masks_and_partitions_run_in_the_same_kernel():
     params = {i: jnp.ones(3) for i in range(6)}
     tx = jopt.adamw(1e-3, mask=mask)
     jaxpr = jax.make_jaxpr(tx.update)(params, tx.init(params), params)
-    names = [e.params["name"] for e in jaxpr.eqns if "jaxpr" in e.params]
+    calls = [e for e in jaxpr.eqns if "jaxpr" in e.params]
+    names = [e.params["name"] for e in calls if not is_inlined_late(e)]
     assert names == ["_numbers"] + ["leaf"] * 6
+
+
+def is_inlined_late(equation):
+    """Whether a call is none to XLA: JAX takes it apart when it lowers it."""
+    return getattr(equation.params["inline"], "name", "") == "JAX_LATE"
 
 
 def additions_outside(function, *args):

@@ -178,6 +178,28 @@ def test_multi_normal_equals_optax_and_its_density(dtype, tolerance):
     chex.assert_trees_all_equal(ours.params, [loc, log_scale])
 
 
+@pytest.mark.parametrize(
+    "loc, scale",
+    [((3,), ()), ((), (3,)), ((2, 3), (3,)), ((3,), (2, 1)), ((2, 1), (1, 3))],
+)
+def test_multi_normal_of_shapes_that_broadcast_keeps_its_parameters(loc, scale):
+    loc = jnp.asarray(np.random.default_rng(0).normal(size=loc), jnp.float32)
+    scale = jnp.asarray(np.random.default_rng(1).normal(size=scale), jnp.float32)
+    shape = np.broadcast_shapes(loc.shape, scale.shape)
+    ours = multi_normal(loc, scale)
+    assert [x.shape for x in ours.params] == [loc.shape, scale.shape]
+    assert ours.log_scale.shape == scale.shape
+    key = jax.random.key(0)
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        theirs = optax.multi_normal(loc, scale)
+        want = theirs.sample((4,), key)
+        x = [want, want[0], want[0].reshape(-1)[: shape[-1]]]
+        densities = [theirs.log_prob(y) for y in x]
+    np.testing.assert_allclose(ours.sample((4,), key), want, rtol=1e-6, atol=1e-6)
+    for y, density in zip(x, densities):
+        np.testing.assert_allclose(ours.log_prob(y), density, rtol=1e-5)
+
+
 def test_multi_normal_is_differentiable():
     """Of E[x^2] = loc^2 + scale^2, by samples."""
 

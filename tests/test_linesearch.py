@@ -380,6 +380,7 @@ def test_complex_parameters_are_pairs_of_real_ones():
 def test_nothing_is_traced_from_the_second_step_on(make):
     traces = 0
 
+    @jax.jit  # says that it is pure
     def loss(p, x):
         nonlocal traces
         traces += 1
@@ -398,6 +399,40 @@ def test_nothing_is_traced_from_the_second_step_on(make):
             first = traces
     assert traces == first
     assert first < 10
+
+
+@pytest.mark.parametrize("make", [jopt.lbfgs])
+def test_a_loss_that_reads_an_attribute_is_read_at_each_eager_step(make):
+    class Model:
+        batch = jnp.zeros(2)
+
+        def loss(self, p):
+            return jnp.sum((p - self.batch) ** 2 * jnp.array([1.0, 10.0]))
+
+    def run(read_by_jopt):
+        model, p, points = Model(), jnp.ones(2), []
+        tx = make()
+        state = tx.init(p)
+        for i in range(4):
+            model.batch = jnp.full(2, float(i))
+            if read_by_jopt:
+                value, g = jopt.value_and_grad_from_state(model.loss)(p, state=state)
+                more = dict(value_fn=model.loss)
+            else:  # all that was read, passed on
+                value, g = jax.value_and_grad(model.loss)(p)
+                batch = model.batch
+                more = dict(value_fn=lambda p, b=batch: Model.loss(Fixed(b), p))
+            u, state = tx.update(g, state, p, value=value, grad=g, **more)
+            p = jopt.apply_updates(p, u)
+            state = jopt.tree.set(state, value=jnp.inf)  # the batch is another one
+            points.append(p)
+        return jnp.stack(points)
+
+    class Fixed:
+        def __init__(self, batch):
+            self.batch = batch
+
+    np.testing.assert_allclose(run(True), run(False), rtol=1e-5)
 
 
 def test_backtracking_computes_one_gradient():

@@ -12,6 +12,8 @@ import pytest
 from jopt import losses
 from tests.references import losses as reference
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*convex_kl:DeprecationWarning")
+
 NAMES = [n for n in dir(optax.losses) if callable(getattr(optax.losses, n))]
 NAMES = [n for n in NAMES if not n.startswith("_")]
 
@@ -134,6 +136,7 @@ def calls():
 
 CALLS = list(calls())
 IDS = [f"{c[0]}-{i}" for i, c in enumerate(CALLS)]
+OWN = {"multiclass_generalized_dice_loss"}  # the paper's rule, not optax's
 
 
 def as_jax(x, dtype):
@@ -157,9 +160,11 @@ def loose():
 # ------------------------------------------------------------------------ against optax
 
 
-@pytest.mark.filterwarnings("ignore:The function convex_kl:DeprecationWarning")
 @pytest.mark.parametrize("case", CALLS, ids=IDS)
 def test_equals_optax(case):
+    if case[0] in OWN:
+        pytest.skip("not optax's rule")
+
     def both():
         ours = call(losses, *case, jnp.float64)
         with loose(), jax.numpy_rank_promotion("allow"):
@@ -177,7 +182,6 @@ def test_equals_optax(case):
 FIRST = {name: (args, kwargs) for name, args, kwargs in reversed(CALLS)}
 
 
-@pytest.mark.filterwarnings("ignore:The function convex_kl:DeprecationWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_is_as_good_in_float32_jitted_and_batched(name):
     if name == "make_fenchel_young_loss":
@@ -196,6 +200,8 @@ def test_is_as_good_in_float32_jitted_and_batched(name):
         y, z = np.asarray(y), np.asarray(z[0])
         small = np.abs(y) < 100  # beyond are logarithms of zero
         np.testing.assert_allclose(z[small], y[small], rtol=1e-6, atol=2e-6)
+    if name in OWN:
+        return
     with loose(), jax.numpy_rank_promotion("allow"):
         theirs = call(optax.losses, name, args, kwargs, jnp.float32)
     for y, z in zip(jax.tree.leaves(theirs), jax.tree.leaves(got)):
@@ -318,20 +324,51 @@ def test_regions_equal_definition():
         got = losses.binary_dice_loss(jnp.asarray(q), y, apply_sigmoid=False)
         want = [reference.tversky(a, b) for a, b in zip(q, YES)]
         np.testing.assert_allclose(got, want, rtol=1e-9)
-        # optax's weights: the inverse squared sizes of the classes, one on average
-        weights = 1 / (targets.sum((0, 1, 2)) ** 2 + 1e-7)
-        each = [
-            [reference.tversky(p[b, ..., c], targets[b, ..., c]) for c in range(3)]
-            for b in range(2)
-        ]
-        got = losses.multiclass_generalized_dice_loss(x, t)
-        np.testing.assert_allclose(got, np.mean(weights / weights.mean() * each))
+
+
+def test_generalized_dice_equals_the_paper():
+    logits, targets = DICE
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    with jax.enable_x64(True):
+        x, t = as_jax(DICE, jnp.float64)
+        for kw in ({}, dict(smooth=0.0), dict(smooth=0.3)):
+            got = losses.multiclass_generalized_dice_loss(x, t, **kw)
+            want = reference.generalized_dice(p, targets, kw.get("smooth", 1.0))
+            np.testing.assert_allclose(got, want, rtol=1e-9)
+        got = losses.multiclass_generalized_dice_loss(
+            x, t, smooth=0.0, ignore_background=True
+        )
+        want = reference.generalized_dice(p[..., 1:], targets[..., 1:], 0.0)
+        np.testing.assert_allclose(got, want, rtol=1e-9)
+        # a class that is nowhere weighs as much as the rarest, and not 1e7 times that
+        none = targets.copy()
+        none[..., 1] += none[..., 2]
+        none[..., 2] = 0
+        got = losses.multiclass_generalized_dice_loss(x, jnp.asarray(none), smooth=0.0)
+        want = reference.generalized_dice(p, none, 0.0)
+        np.testing.assert_allclose(got, want, rtol=1e-9)
+
+
+def test_the_rule_of_optax_for_generalized_dice_is_that_of_dice_with_weights():
+    sizes = jnp.sum(DICE[1], (0, 1, 2))
+    weights = 1 / (sizes**2 + 1e-7)
+    weights = weights / jnp.mean(weights)
+    got = losses.dice_loss(*DICE, class_weights=weights, reduction="none")
+    with loose(), jax.numpy_rank_promotion("allow"):
+        want = optax.losses.multiclass_generalized_dice_loss(*DICE)
+    np.testing.assert_allclose(jnp.mean(got), want, rtol=1e-5)
 
 
 def test_smooth_labels_are_mixed_with_equal_ones():
     with jax.enable_x64(True):
         got = losses.smooth_labels(jnp.asarray(P), 0.1)
     np.testing.assert_allclose(got, 0.9 * P + 0.1 / 4, rtol=1e-12)
+
+
+def test_a_deprecated_loss_warns_where_it_is_called():
+    with pytest.warns(DeprecationWarning, match="use generalized_kl") as warned:
+        losses.convex_kl_divergence(jnp.zeros(2), jnp.ones(2))
+    assert warned[0].filename == __file__
 
 
 def test_ctc_sums_over_all_paths():
@@ -612,6 +649,79 @@ def test_ctc_is_never_negative_and_always_finite():
     np.testing.assert_array_equal(np.isnan(value), [True, True] + [False] * 48)
     value = both(logits, frame_none, wrong, none.at[:2].set(1))[0]
     assert np.isfinite(value).all()
+
+
+@pytest.mark.parametrize("scale", [6e4, 2e5, 1e30])
+def test_ctc_of_improbable_labels_is_not_cut_off(scale):
+    rng = np.random.default_rng(3)
+    logits = np.float32(scale * rng.normal(size=(12, 4)))
+    labels = rng.integers(1, 4, 3)
+    want, slope = reference.ctc_loss_and_gradient(np.float64(logits), labels)
+    assert want > 1e5
+    got, gradient = jax.value_and_grad(one_ctc_loss)(jnp.asarray(logits), labels)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    np.testing.assert_allclose(gradient, slope, atol=1e-6)
+
+
+def test_ctc_in_float16_is_finite():
+    rng = np.random.default_rng(4)
+    for scale in (1.0, 6e3):
+        logits = jnp.asarray(scale * rng.normal(size=(12, 4)), jnp.float16)
+        labels = rng.integers(1, 4, 3)
+        want, slope = reference.ctc_loss_and_gradient(np.float64(logits), labels)
+        got, gradient = jax.value_and_grad(one_ctc_loss)(logits, labels)
+        np.testing.assert_allclose(np.float64(got), min(want, 65504), rtol=1e-3)
+        np.testing.assert_allclose(np.float64(gradient), slope, atol=1e-3)
+    # three equal labels need five frames: a weight of zero must make a loss of zero
+    short, same = jnp.zeros((1, 3, 4), jnp.float16), jnp.ones((1, 3), int)
+    values = losses.ctc_loss_with_forward_probs(short, short[..., 0], same, 0 * same)
+    assert all(np.isfinite(x).all() for x in values)
+
+
+def test_ctc_of_many_frames_keeps_its_gradient():
+    rng = np.random.default_rng(5)
+    logits = np.float32(3 * rng.normal(size=(1500, 30)))
+    labels = rng.integers(1, 30, 300)
+    want, slope = reference.ctc_loss_and_gradient(np.float64(logits), labels)
+    got, gradient = jax.jit(jax.value_and_grad(one_ctc_loss))(
+        jnp.asarray(logits), labels
+    )
+    np.testing.assert_allclose(got, want, rtol=2e-7)
+    np.testing.assert_allclose(gradient, slope, atol=2e-4)
+
+
+def one_ctc_loss(logits, labels):
+    none = jnp.zeros((1, len(logits))), jnp.zeros((1, len(labels)))
+    return losses.ctc_loss(logits[None], none[0], jnp.asarray(labels)[None], none[1])[0]
+
+
+def test_dice_without_softmax_takes_probabilities_alone():
+    _, t = as_jax(DICE, jnp.float32)
+    p = jnp.full_like(t, 1 / 3)
+    for name in ("dice_loss", "multiclass_generalized_dice_loss"):
+        loss = functools.partial(getattr(losses, name), apply_softmax=False)
+        for bad in (
+            p * 1.01,
+            p.at[0, 0, 0].add(jnp.array([-0.5, 0.5, 0])),
+            p * jnp.nan,
+        ):
+            with pytest.raises(ValueError, match=f"{name}: predictions must be prob"):
+                loss(bad, t)
+        loss(p, t)
+        loss(p.astype(jnp.bfloat16), t)  # as near to one as 16 bits are
+        jax.jit(loss)(2 * p, t)  # whose values are not known
+    with pytest.raises(ValueError, match="dice_loss: predictions must be prob"):
+        losses.binary_dice_loss(3 * t[..., 0], t[..., 0], apply_sigmoid=False)
+    losses.binary_dice_loss(0.3 * t[..., 0], t[..., 0], apply_sigmoid=False)
+
+
+def test_dice_of_one_class_may_lack_the_axis_of_classes():
+    x, t = as_jax((X, YES), jnp.float32)
+    want = losses.dice_loss(x[..., None], t[..., None])
+    np.testing.assert_array_equal(losses.dice_loss(x, t[..., None]), want)
+    np.testing.assert_array_equal(losses.dice_loss(x[..., None], t), want)
+    with pytest.raises(ValueError, match="targets is"):
+        losses.dice_loss(x, t[..., 0])
 
 
 def test_dice_of_nothing():

@@ -94,3 +94,21 @@ def test_a_leaf_that_is_no_matrix_is_refused_with_its_path():
     tx = jopt.contrib.scale_by_muon()
     with pytest.raises(ValueError, match=r"\['b'\] has the shape \(3,\)"):
         tx.update(P, tx.init(P))
+
+
+@pytest.mark.parametrize("kind", ["Muon", "GaLore"])
+def test_dimension_numbers_for_all_leave_a_bias_alone(kind):
+    numbers = getattr(jopt, f"{kind}DimensionNumbers")(0, 1)
+    p = {"w": jnp.ones((4, 3)), "b": jnp.ones(3)}
+    g = jax.tree.map(jnp.cos, p)
+    name = (
+        "muon_weight_dimension_numbers"
+        if kind == "Muon"
+        else "weight_dimension_numbers"
+    )
+    make = getattr(jopt.contrib, kind.lower())
+    got, want = (
+        tx.update(g, tx.init(p), p)[0]
+        for tx in (make(0.1, **{name: numbers}), make(0.1))
+    )
+    jax.tree.map(np.testing.assert_array_equal, got, want)

@@ -486,7 +486,10 @@ def test_noise_of_complex_numbers():
 def test_noise_takes_keys_and_integers():
     make = functools.partial(jopt.add_noise, 0.1, 0.5)
     want = update(make(jax.random.key(5)), jnp.zeros(3))
-    for tx in (make(5), make(seed=5), make(np.int64(5)), make(jnp.uint32(5))):
+    with pytest.warns(DeprecationWarning, match="seed is deprecated") as warned:
+        seeded = make(seed=5)
+    assert warned[0].filename == __file__  # where the program says it
+    for tx in (make(5), seeded, make(np.int64(5)), make(jnp.uint32(5))):
         np.testing.assert_array_equal(update(tx, jnp.zeros(3)), want)
     np.testing.assert_array_equal(
         update(make(jax.random.PRNGKey(5)), jnp.zeros(3)), want

@@ -117,6 +117,22 @@ def test_no_point_of_the_set_is_nearer(name):
                 np.testing.assert_allclose(y, sparsemax(x, scale), atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["simplex", "l1_ball", "l1_sphere"])
+def test_sums_are_exact_to_a_scale_of_any_size(name):
+    # Where many lie little below the largest, what sums of all of them round off is as
+    # large as a small scale.
+    rng = np.random.default_rng(2)
+    for scale in (1e-6, 1e-3, 1.0):
+        for many in (300, 3000):
+            below = 0.1 + 1e-4 * rng.uniform(size=many)
+            x = np.float32(1 - scale * np.append(0.0, below))
+            got = getattr(projections, f"projection_{name}")(jnp.asarray(x), scale)
+            want = sparsemax(np.float64(x), scale)
+            got = np.float64(got)
+            np.testing.assert_allclose(got, want, rtol=0, atol=2e-7 * scale)
+            np.testing.assert_allclose(got.sum(), scale, rtol=2e-7)
+
+
 def off_plane(x, a, b):
     return (a @ x - b) / (a @ a) * a
 

@@ -23,10 +23,12 @@ from ..base import (
     Updates,
 )
 from ..tree.messages import spell
+from ..tree.selection import is_function
 from . import run
 from .batches import batch_leaves
 from .checks import Unchecked, checking
-from .compiled import call_compiled
+from .compiled import as_it_is_now, call_compiled
+from .purity import is_pure, is_pure_call
 from .stages import LeafStage, Plan, names_taken, one_stage, plan_of
 
 __all__ = ["batch_leaves", "per_leaf", "transformation"]
@@ -81,13 +83,13 @@ class Remade(settings.Recorded):
 class Update(settings.Recorded):
     """`tx.update` of a plan: compiled and cached outside of JAX's transformations."""
 
-    __slots__ = ("arrays", "outlives_trace", "plan", "remade", "step")
+    __slots__ = ("_is_pure", "arrays", "outlives_trace", "plan", "remade", "step")
 
     def __init__(self, plan: Plan, call: settings.Call | None = None):
         self.plan, self.call = plan, call
         self.step = Step(plan, call)
         self.outlives_trace = call is None or not settings.has_tracers(call.arguments)
-        self.arrays = []
+        self.arrays, self._is_pure = [], None
         if call is not None and self.outlives_trace:
             self.arrays, shape = call.without_arrays()
             self.remade = Remade(shape)
@@ -103,12 +105,29 @@ class Update(settings.Recorded):
     ) -> tuple[Updates, OptState]:
         if strict:
             self._check_names(extra_args)
+        if not self.is_pure:
+            return self.step(updates, state, params, extra_args)
+        if any(map(is_function, extra_args.values())):
+            now = _as_they_are_now(params, extra_args)
+            if now is None:
+                return self.step(updates, state, params, extra_args)
+            extra_args = now
         if self.arrays:
             given = self.arrays, updates, state, params, extra_args
             return call_compiled(self.remade, *given)
         if self.outlives_trace:
             return call_compiled(self.step, updates, state, params, extra_args)
         return self.step(updates, state, params, extra_args)
+
+    @property
+    def is_pure(self) -> bool:
+        """Whether it holds no function of the user's, which may be no pure one."""
+        if self._is_pure is None:
+            if self.call is not None:
+                self._is_pure = is_pure_call(self.call)
+            else:  # rules for one array are pure by their contract
+                self._is_pure = is_pure([s.masks for s in self.plan.stages])
+        return self._is_pure
 
     def _check_names(self, extra_args: dict[str, Any]) -> None:
         """Refuse arguments that no part takes, which else are ignored."""
@@ -126,6 +145,19 @@ class Update(settings.Recorded):
     @staticmethod
     def _again(call: settings.Call) -> "Update":
         return call.again().update
+
+
+def _as_they_are_now(params: Params | None, extra_args: dict) -> dict | None:
+    """The arguments with functions traced anew, if it is known how they are called."""
+    values = {k: x for k, x in extra_args.items() if not is_function(x)}
+    functions = {k: x for k, x in extra_args.items() if is_function(x)}
+    if all(map(is_pure, functions.values())):
+        return extra_args
+    if set(functions) != {"value_fn"} or params is None:
+        return None
+    more = {k: x for k, x in values.items() if k not in ("value", "grad")}
+    value_fn = as_it_is_now(functions["value_fn"], params, **more)
+    return None if value_fn is None else {**values, "value_fn": value_fn}
 
 
 def from_plan(

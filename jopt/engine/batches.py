@@ -8,12 +8,12 @@ cost what the batch saves.
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.xla_metadata import set_xla_metadata
-from jax.extend.core import Jaxpr, subjaxprs
 
+from ..compat import set_xla_metadata, subjaxprs
 from ..numerics import SMALL
 from ..platforms import platform_of
 
@@ -65,7 +65,7 @@ def reduces(function: Callable, *args) -> bool:
     return _reduces(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _reduces(jaxpr: Jaxpr) -> bool:
+def _reduces(jaxpr: Any) -> bool:
     if any(equation.primitive.name in _REDUCTIONS for equation in jaxpr.eqns):
         return True
     return any(map(_reduces, subjaxprs(jaxpr)))

@@ -6,21 +6,28 @@ cached by the function's equality and the types of its arguments. Inside somebod
 """
 
 import contextlib
+import contextvars
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from ..compat import Tracer
 from ..tree.messages import keystr, spell
 from .batches import batching
+from .devices import are_apart
+from .purity import is_pure
+from .skeletons import OtherArguments, Skeleton, Traced, taken_apart
 
 __all__ = []
 
 _NEEDS_VALUES = (
+    OtherArguments,
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
@@ -29,18 +36,41 @@ _NEEDS_VALUES = (
 
 def call_compiled(function: Callable, *args: Any) -> Any:
     """`function(*args)`, compiled if these are values and it can be."""
-    if not _all_values(args):
+    kinds = set(map(type, jax.tree.leaves(args)))
+    if any(issubclass(kind, Tracer) for kind in kinds) or getattr(
+        jax.config, "jax_disable_jit", False
+    ):
         return function(*args)
     program = _program(function, batching.get())
     if not program.works:
         return function(*args)
     try:
         with explaining_deletion(function, *args):
-            return program(*args)
+            if kinds <= _VALUES:
+                return program(*args)
+            return _call_around(program, *args)
     except _NEEDS_VALUES:
         # A schedule, say, with a Python `if` on the step: fine outside jit.
         program.works = False
         return function(*args)
+    except ValueError:
+        if not are_apart(args):
+            raise
+    return function(*args)
+
+
+def as_it_is_now(function: Callable, *args: Any, **kwargs: Any) -> Callable | None:
+    """A user's function for use in a compiled program, traced anew; `None` if it can't.
+
+    Under `jit` it stays itself, as do functions that are declared pure.
+    """
+    given = jax.tree.leaves((args, kwargs))
+    if is_pure(function) or any(isinstance(x, Tracer) for x in given):
+        return function
+    try:
+        return Traced.now(function, *args, **kwargs)
+    except Exception:  # whoever calls it will say what is wrong
+        return None
 
 
 @contextlib.contextmanager
@@ -70,29 +100,47 @@ def deleted(where: str, x: jax.Array) -> str:
     )
 
 
-def _all_values(args: Any) -> bool:
-    return not any(
-        issubclass(kind, Tracer) for kind in set(map(type, jax.tree.leaves(args)))
-    )
+_VALUES = {type(jnp.zeros(())), np.ndarray, bool, int, float, complex}
 
 
 class _Program:
-    __slots__ = ("function", "jitted", "works")
+    """A function as a program that others, with other numbers in them, share."""
+
+    __slots__ = ("function", "known", "works")
 
     def __init__(self, function: Callable):
         self.function = function
-        self.jitted = jax.jit(function)
         self.works = True
+        self.known: tuple | None = None  # the skeleton and the numbers of the last call
 
     def __call__(self, *args):
+        if self.known is not None:
+            try:
+                return _run(*self.known, args)
+            except _OtherTypes:
+                pass
+        self.known = taken_apart(self.function, args)
+        token = _traced_now.set(self.known[0])
         try:
-            return self.jitted(*args)
-        except TypeError:
-            leaves, treedef = jax.tree.flatten(args)
-            fixed = {i: x for i, x in enumerate(leaves) if not is_value(x)}
-            if not fixed:
-                raise
-        return _call_around(self.function, leaves, treedef, fixed)
+            return _run(*self.known, args)
+        finally:
+            _traced_now.reset(token)
+
+
+class _OtherTypes(Exception):
+    """The arguments have other types than those that the numbers were found for."""
+
+
+_traced_now: contextvars.ContextVar[Skeleton | None] = contextvars.ContextVar(
+    "_traced_now", default=None
+)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(skeleton: Skeleton, numbers: list[jax.Array], args: tuple) -> Any:
+    if _traced_now.get() is not skeleton:
+        raise _OtherTypes
+    return skeleton(numbers, jax.tree.leaves(args))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -108,36 +156,72 @@ def is_value(x: Any) -> bool:
     return isinstance(x, kinds)
 
 
-def _call_around(function, leaves, treedef, fixed) -> Any:
-    """The call with leaves that are no arrays (functions, say) left outside."""
+# ------------------------------------------------------------ leaves that are no arrays
+
+
+def _call_around(program: _Program, *args: Any) -> Any:
+    """The call with functions and words among the leaves left outside.
+
+    Objects of the program's own may hold anything: with these nothing is compiled.
+    """
+    for x in jax.tree.leaves(args):
+        if not (is_value(x) or callable(x) or isinstance(x, str | bytes | np.dtype)):
+            return program.function(*args)
+    around = _program(_Around(program.function), batching.get())
     try:
-        program, result = _program_around(function, treedef, tuple(fixed.items()))
+        return freed(around(*fixed(args)))
     except TypeError:  # one of them has no hash
-        return function(*treedef.unflatten(leaves))
-    arrays = program([x for i, x in enumerate(leaves) if i not in fixed])
-    out_treedef, out_fixed = result["tree"]
-    arrays = iter(arrays)
-    return out_treedef.unflatten(
-        [
-            out_fixed[i] if i in out_fixed else next(arrays)
-            for i in range(out_treedef.num_leaves)
-        ]
+        return program.function(*args)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Around:
+    """A function whose arguments and results may hold what is no array."""
+
+    function: Callable
+
+    def __call__(self, *args: Any) -> Any:
+        return fixed(self.function(*freed(args)))
+
+
+@jax.tree_util.register_pytree_node_class
+class Fixed:
+    """A leaf that is no array as a node without leaves: a part of the tree's structure.
+
+    So it passes through `jit`, `cond` and `scan`, which take arrays alone.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def tree_flatten(self):
+        return (), self
+
+    @classmethod
+    def tree_unflatten(cls, fixed, children):
+        return fixed
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fixed):
+            return False
+        a, b = self.value, other.value
+        return a is b or (type(a) is type(b) and bool(np.all(a == b)))
+
+    def __hash__(self) -> int:
+        return hash((type(self.value), self.value))
+
+
+def fixed(tree: Any, is_array: Callable[[Any], bool] = is_value) -> Any:
+    """The tree with each leaf that is no array as a part of its structure."""
+    return jax.tree.map(lambda x: x if is_array(x) else Fixed(x), tree)
+
+
+def freed(tree: Any) -> Any:
+    """The tree as it was before `fixed`."""
+    return jax.tree.map(
+        lambda x: x.value if isinstance(x, Fixed) else x,
+        tree,
+        is_leaf=lambda x: isinstance(x, Fixed),
     )
-
-
-@functools.lru_cache(maxsize=256)
-def _program_around(function, treedef, fixed):
-    fixed, result = dict(fixed), {}
-
-    @jax.jit
-    def program(arrays):
-        arrays = iter(arrays)
-        leaves = [
-            fixed[i] if i in fixed else next(arrays) for i in range(treedef.num_leaves)
-        ]
-        out, out_treedef = jax.tree.flatten(function(*treedef.unflatten(leaves)))
-        out_fixed = {i: x for i, x in enumerate(out) if not is_value(x)}
-        result["tree"] = out_treedef, out_fixed
-        return [x for i, x in enumerate(out) if i not in out_fixed]
-
-    return program, result

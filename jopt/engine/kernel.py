@@ -1,17 +1,20 @@
 """What happens to one leaf between two reductions, as one function."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.xla_metadata import set_xla_metadata
 
+from ..compat import set_xla_metadata
 from ..numerics import cast, compute_dtype
 from ..tree.messages import spell
 from .batches import batching, is_worth_a_batch, reduces, stack, unstack
 from .calls import WIDTH, chunks
+from .compiled import call_compiled
+from .devices import devices_of, moved
 from .leaves import is_complex, is_inexact
 from .stages import LeafStage, Plan
 from .sums import added
@@ -73,9 +76,9 @@ def _calls_of(leaf: Callable, adds: bool) -> Callable:
     def each_with(given, own):
         return zip(given, own * (len(given) // len(own)))
 
-    def calls(given: list, own: list, shared: list, *, inline: bool) -> Iterator[tuple]:
-        if inline:
-            return ((*leaf(*x, n, shared), None) for x, n in zip(given, own))
+    def calls(given: list, own: list, shared: list) -> Iterator[tuple]:
+        if len(given) == 1:
+            return iter([(*leaf(*given[0], own[0], shared), None)])
         together, width = many, None
         if len(given) >= WIDTH and is_worth_it(given, own, shared):
             together, width = batch, WIDTH
@@ -102,6 +105,28 @@ def _calls_of(leaf: Callable, adds: bool) -> Callable:
         return own[:1] if all(x is own[0] for x in own) else own
 
     return calls
+
+
+@dataclasses.dataclass(frozen=True)
+class eager:
+    """Calls with values, compiled: one program for each set of devices."""
+
+    calls: Callable
+
+    def __call__(self, given: list, own: list, shared: list) -> list:
+        at = [devices_of(x) for x in given]
+        if len(set(at)) == 1:
+            return call_compiled(self._together, given, own, shared)
+        results: dict = {}
+        for place in dict.fromkeys(at):
+            some = [i for i, other in enumerate(at) if other == place]
+            numbers = moved([own[i] for i in some], place), moved(shared, place)
+            out = call_compiled(self._together, [given[i] for i in some], *numbers)
+            results.update(zip(some, out))
+        return [results[i] for i in range(len(given))]
+
+    def _together(self, given: list, own: list, shared: list) -> list:
+        return list(self.calls(given, own, shared))
 
 
 def sealed(numbers: Any) -> Any:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ..base import MaskedNode, Params, Updates
 from ..tree import select
 from ..tree.messages import explain, keystr, spell
-from .compiled import deleted, is_deleted
+from .compiled import deleted, is_deleted, is_value
 from .stages import Mask
 from .types import strong
 
@@ -36,6 +36,8 @@ class Leaves:
     g: list[Any]
     p: list[Any]
 
+    misfit: Exception | None = None  # why the parameters were left out
+
     def __init__(self, updates: Updates, params: Params | None):
         if params is not None:
             self.p, self.treedef = jax.tree.flatten(params)
@@ -59,6 +61,25 @@ class Leaves:
                 self._check_foreign(i)
         self._views: dict[tuple, View] = {}
         self._labels: dict[tuple, Any] = {}
+
+    @classmethod
+    def reading(cls, updates: Updates, params: Params | None, needed: bool) -> "Leaves":
+        """The leaves for rules that need the parameters, or do not look at them.
+
+        Where they are not needed they need not fit, and are then left out.
+        """
+        try:
+            return cls(updates, params)
+        except (ValueError, TypeError) as error:
+            if needed or params is None or updates is None or _fits(updates, params):
+                raise
+            misfit = error
+        try:
+            leaves = cls(updates, None)
+        except (ValueError, TypeError):
+            raise misfit from None
+        leaves.misfit = misfit
+        return leaves
 
     def path(self, i: int) -> str:
         """Where leaf i stands, for messages."""
@@ -100,6 +121,8 @@ class Leaves:
 
     def _check_foreign(self, i: int) -> None:
         g, p = self.g[i], self.p[i]
+        if not (is_value(p) or callable(p) or hasattr(p, "dtype")) and is_value(g):
+            as_array(p, self, i, "params")  # an object of the program's own
         if not isinstance(g, _SKIPPED) and not jax.tree_util.all_leaves([g]):
             raise ValueError(
                 f"updates at {self.path(i)} is a {type(g).__name__}, params there is "
@@ -148,6 +171,20 @@ def _flatten_up_to(treedef, tree, like, name, like_name) -> list:
     except (ValueError, TypeError):
         message = explain(name, tree, like_name, like)
         raise ValueError(message) from None
+
+
+def _fits(updates: Updates, params: Params) -> bool:
+    """Whether the parameters have the structure and the shapes of the updates."""
+    try:
+        ps, treedef = jax.tree.flatten(params)
+        gs = treedef.flatten_up_to(updates)
+    except (ValueError, TypeError):
+        return False
+    return all(
+        isinstance(g, _SKIPPED)
+        or getattr(p, "shape", None) == getattr(g, "shape", () if is_value(g) else None)
+        for p, g in zip(ps, gs)
+    )
 
 
 def resolve(mask: Mask, tree: Any, labels: Any = None) -> Any:

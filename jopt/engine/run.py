@@ -12,16 +12,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
-from jax.experimental.shard_alike import shard_alike
 
 from ..base import OptState, Params, Updates
+from ..compat import Tracer, shard_alike
 from ..numerics import compute_dtype
 from .checks import check_whole
-from .kernel import OWN, SHARED, kernel_of, roles_of, sealed, taken
+from .kernel import OWN, SHARED, eager, kernel_of, roles_of, sealed, taken
 from .leaves import Leaves, hide, resolve, types_of, unhide
-from .stages import LeafStage, Plan, WholeStage
-from .states import StateParts, read, write
+from .stages import NEW, LeafStage, Plan, WholeStage
+from .states import StateParts, is_absent, read, write
 from .sums import remember
 
 __all__ = []
@@ -35,7 +34,7 @@ def init(plan: Plan, params: Params) -> OptState:
     leaves = jax.tree.leaves(params)
     if any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
         return types_of(lambda params: init(plan, params), params)
-    return plan.pack([_init_stage(stage, params) for stage in plan.stages])
+    return plan.pack([_init_stage(stage, params) for stage in plan.stages], NEW)
 
 
 def _init_stage(stage: LeafStage | WholeStage, params: Params) -> OptState:
@@ -62,7 +61,7 @@ def _own(p: jax.Array, seen: set[int], slot: jax.Array) -> jax.Array:
     """The slot in a buffer of its own, sharded as its parameter is."""
     if isinstance(p, Tracer):
         if slot.shape == p.shape:
-            _, slot = shard_alike(p, slot)
+            return shard_alike(p, slot)
         return slot
     if slot is p or id(slot) in seen:  # a donated step needs every buffer once
         return jnp.array(slot, copy=True)
@@ -82,6 +81,7 @@ def update(
 ) -> tuple[Updates, OptState]:
     """One step of every stage."""
     states = plan.unpack(state)
+    needs_params = any(getattr(s, "needs_params", False) for s in plan.stages)
     done = []
     leaves = None
     for first, last in _runs(plan.stages):
@@ -91,11 +91,11 @@ def update(
             done.append(new)
             leaves = None
             continue
-        leaves = leaves or Leaves(updates, params)
-        adds = params is not None and last == len(plan.stages)
+        leaves = leaves or Leaves.reading(updates, params, needs_params)
+        adds = leaves.has_params and last == len(plan.stages)
         done += _leafwise(plan, first, last, leaves, states[first:last], adds)
         updates = leaves.tree(leaves.g)
-    return updates, plan.pack(done)
+    return updates, plan.pack(done, state)
 
 
 def _runs(stages):
@@ -149,10 +149,17 @@ def _leafwise(
 ) -> list:
     """Stages `first` to `last` on every leaf; `leaves.g` become their updates."""
     stages: Any = plan.stages[first:last]
-    parts = [read(stage, state, leaves) for stage, state in zip(stages, states)]
+    try:
+        parts = [read(stage, state, leaves) for stage, state in zip(stages, states)]
+    except (ValueError, TypeError):
+        if leaves.misfit is not None:  # that says more
+            raise leaves.misfit from None
+        raise
     tables, entries = zip(*(_numbers(part, leaves) for part in parts))
     hints = [_hints(stage, leaves) for stage in stages]
-    numbers = sealed([(part.whole, table) for part, table in zip(parts, tables)])
+    numbers = [(part.whole, table) for part, table in zip(parts, tables)]
+    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((leaves.g, numbers)))
+    numbers = sealed(numbers) if traced else numbers
     rules: dict = {}
     same = [rules.setdefault(stage.rule, k) for k, stage in enumerate(stages)]
 
@@ -163,8 +170,12 @@ def _leafwise(
 
     groups = collections.defaultdict(dict)  # leaves that one trace is enough for
     for i, live in enumerate(leaves.live):
-        ks = tuple(k for k, part in enumerate(parts) if i in part.slots) if live else ()
-        if ks:
+        if not live:
+            continue
+        ks = tuple(k for k, part in enumerate(parts) if i in part.slots)
+        if any(is_absent(parts[k].slots[i]) for k in ks):
+            leaves.g[i] = None
+        elif ks:
             leaves.check_complex(i)
             hint = tuple(hints[k][i] for k in ks)
             row, form = flat(ks, tuple(entries[k].get(i, 0) for k in ks))
@@ -177,8 +188,7 @@ def _leafwise(
         group = [leaf for some in alike for leaf in some]
         roles = roles_of(rows)
         of_rule = tuple(stages[k] for k in rule)
-        kernel = kernel_of(plan, of_rule, hint, form, roles, adds)
-        traced = isinstance(leaves.g[group[0][0]], Tracer)  # if not, it is outside
+        kernel = kernel_of(plan, of_rule, hint, form, roles, adds and traced)
         given = [
             (leaves.g[i], tuple(parts[k].slots[i] for k in ks), leaves.p[i])
             for i, ks in group
@@ -187,7 +197,7 @@ def _leafwise(
         for row, some in zip(rows, alike):
             own += [taken(row, roles, OWN)] * len(some)
         shared = taken(rows[0], roles, SHARED)
-        results = kernel(given, own, shared, inline=not traced or len(group) == 1)
+        results = (kernel if traced else eager(kernel))(given, own, shared)
         for (i, ks), (u, new, total) in zip(group, results):
             leaves.g[i] = u
             if total is not None:
@@ -215,11 +225,12 @@ def _numbers(part: StateParts, leaves: Leaves) -> tuple[list, dict[int, int]]:
         return [stage.each(*t)], {}
     if stage.by_leaf is not None:
         given = leaves.p if leaves.has_params else leaves.g
-        seen = part.view.treedef.unflatten([given[i] for i in part.view.indices])
+        view = leaves.view(stage.masks)
+        seen = view.treedef.unflatten([given[i] for i in view.indices])
         table: dict = {}
         values = stage.by_leaf(seen, *t)
         rows = [table.setdefault(id(x), (len(table), x))[0] for x in values]
-        return [x for _, x in table.values()], dict(zip(part.view.indices, rows))
+        return [x for _, x in table.values()], dict(zip(view.indices, rows))
     return [None], {}
 
 

@@ -71,32 +71,31 @@ class WholeStage(NamedTuple):
     name: str = ""
 
 
+NEW = object()  # stands for the state before the first
+
+
 class Plan(NamedTuple):
     """Stages in a row, and how their states are nested."""
 
     stages: tuple[LeafStage | WholeStage, ...]
     unpack: Callable[[OptState], list]  # state -> one state for each stage
-    pack: Callable[[Sequence], OptState]  # and back
+    pack: Callable[[Sequence, OptState], OptState]  # and back, as the state before was
     kernels: dict  # compiled leaf kernels; filled by `run`, shared by equal calls
 
 
 def one_stage(stage: LeafStage | WholeStage) -> Plan:
     """The plan of a single stage."""
-    return Plan((stage,), lambda state: [state], lambda states: states[0], {})
+    return Plan((stage,), lambda state: [state], lambda states, before: states[0], {})
 
 
 def no_stage() -> Plan:
     """The plan that leaves everything as it is."""
-
-    def unpack(state):
-        if getattr(type(state), "_fields", None) != ():
-            raise ValueError(
-                f"identity: expected an EmptyState, got a {type(state).__name__}: "
-                "was the state made by another transformation?"
-            )
-        return []
-
-    return Plan((), unpack, lambda states: EmptyState(), {})
+    return Plan(
+        (),
+        lambda state: [],
+        lambda states, before: EmptyState() if before is NEW else before,
+        {},
+    )
 
 
 def in_sequence(
@@ -113,13 +112,14 @@ def in_sequence(
             )
         return [s for plan, part in zip(plans, parts) for s in plan.unpack(part)]
 
-    def pack(states):
+    def pack(states, before):
         states, parts = list(states), []
-        for plan in plans:
+        known = [NEW] * len(plans) if before is NEW else unwrap(before)
+        for plan, part in zip(plans, known):
             n = len(plan.stages)
-            parts.append(plan.pack(states[:n]))
+            parts.append(plan.pack(states[:n], part))
             states = states[n:]
-        return wrap(parts)
+        return parts if isinstance(before, list) else wrap(parts)
 
     return Plan(tuple(s for plan in plans for s in plan.stages), unpack, pack, {})
 
@@ -130,7 +130,9 @@ def under_mask(plan: Plan, mask: Mask, wrap: Callable, unwrap: Callable) -> Plan
     return Plan(
         stages,
         lambda state: plan.unpack(unwrap(state)),
-        lambda states: wrap(plan.pack(states)),
+        lambda states, before: wrap(
+            plan.pack(states, NEW if before is NEW else unwrap(before))
+        ),
         {},
     )
 

@@ -1,14 +1,14 @@
 """Reading a state: is it this method's, made for these parameters?"""
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ..base import MaskedNode
 from ..numerics import compute_dtype, safe_increment
-from ..tree.messages import explain
+from ..tree.messages import explain, matched
 from .checks import COUNT, check_leaf, is_class, is_like
 from .leaves import Leaves, View
 from .stages import LeafStage
@@ -20,32 +20,42 @@ class StateParts(NamedTuple):
     """The state of a stage, taken apart."""
 
     stage: LeafStage
-    type: type  # the state's own: it may be another library's
-    view: View
+    state: Any  # as it came: its class may be another library's
+    treedefs: dict[str, Any]  # of the fields that have a slot for each leaf
     whole: dict[str, Any]  # fields that are one for the tree, the counts advanced
     slots: dict[int, dict[str, Any]]  # the other fields, by visible leaf
 
 
 def read(stage: Any, state: Any, leaves: Leaves) -> StateParts:
-    """The parts of a state, after a look at its method, structure and shapes."""
-    _check_class(stage, state)
+    """The parts of a state, after a look at its method, structure and shapes.
+
+    A stage that keeps nothing asks for nothing. A leaf for which the state has `None`
+    takes no part.
+    """
     view = leaves.view(stage.masks)
-    columns = {
-        f: _column(stage, f, getattr(state, f), view, leaves) for f in stage.slots
-    }
-    slots = {
-        i: {f: column[k] for f, column in columns.items()}
-        for k, i in enumerate(view.indices)
-    }
-    if columns:
-        for i, slot in slots.items():
-            if leaves.live[i]:
-                _check_slot(stage, slot, leaves, i)
+    slots: dict = {i: {} for i in view.indices}
+    if not stage.state._fields:
+        return StateParts(stage, state, {}, {}, slots)
+    _check_class(stage, state)
+    treedefs = {}
+    for f in stage.slots:
+        column, treedefs[f] = _column(stage, f, getattr(state, f), view, leaves)
+        for i, x in zip(view.indices, column):
+            slots[i][f] = x
+    live = [i for i in slots if leaves.live[i]] if stage.slots else []
+    present = [i for i in live if not is_absent(slots[i])]
+    for i in present or live:  # a state without any slot was made for something else
+        _check_slot(stage, slots[i], leaves, i)
     whole = {f: getattr(state, f) for f in (*(stage.shared or ()), *stage.counts)}
     for f, x in whole.items():
         check_leaf(f"{stage.name}: the state's {f!r}", x, _expected_whole(stage, f))
     whole |= {f: _advanced(whole[f]) for f in stage.counts}
-    return StateParts(stage, type(state), view, whole, slots)
+    return StateParts(stage, state, treedefs, whole, slots)
+
+
+def is_absent(slot: dict[str, Any]) -> bool:
+    """Whether the state was made where this leaf was left out."""
+    return bool(slot) and all(x is None for x in slot.values())
 
 
 _advanced = jax.jit(safe_increment, inline=True)  # one call to trace, not three
@@ -53,21 +63,27 @@ _advanced = jax.jit(safe_increment, inline=True)  # one call to trace, not three
 
 def write(parts: StateParts) -> Any:
     """The state of these parts."""
+    if not parts.stage.state._fields:
+        return parts.state
     trees = {
-        f: parts.view.treedef.unflatten([slot[f] for slot in parts.slots.values()])
-        for f in parts.stage.slots
+        f: treedef.unflatten([slot[f] for slot in parts.slots.values()])
+        for f, treedef in parts.treedefs.items()
     }
-    return parts.type(**trees, **parts.whole)
+    return type(parts.state)(**trees, **parts.whole)
 
 
 def _column(
     stage: LeafStage, field: str, tree: Any, view: View, leaves: Leaves
-) -> list:
-    for candidate in (lambda: tree, lambda: _with_our_masks(tree)):
-        try:
-            return view.treedef.flatten_up_to(candidate())
-        except (ValueError, TypeError):
-            continue
+) -> tuple[list, Any]:
+    """What a field has for each visible leaf, and its structure above that."""
+    try:
+        return view.treedef.flatten_up_to(tree), view.treedef
+    except (ValueError, TypeError):
+        pass
+    try:
+        return matched(view.treedef.unflatten(view.indices), tree)
+    except ValueError:
+        pass
     like = leaves.p if leaves.has_params else leaves.g
     message = explain(
         f"the state's {field!r}",
@@ -77,17 +93,6 @@ def _column(
     )
     raise ValueError(
         f"{stage.name}: {message}; was the state made for other parameters?"
-    )
-
-
-def _with_our_masks(tree: Any) -> Any:
-    """The tree with jopt's `MaskedNode` for another library's."""
-
-    def is_mask(x):
-        return type(x).__name__ == "MaskedNode"
-
-    return jax.tree.map(
-        lambda x: MaskedNode() if is_mask(x) else x, tree, is_leaf=is_mask
     )
 
 
@@ -105,7 +110,8 @@ def _check_slot(stage: LeafStage, slot: dict, leaves: Leaves, i: int) -> None:
     for field, tree in slot.items():
         want = expected[field]
         got = [tree] if isinstance(tree, jax.Array) else jax.tree.leaves(tree)
-        if len(got) != len(want):
+        mapping = isinstance(tree, Mapping)  # it has a level that the leaf has not
+        if len(got) != len(want) or mapping:
             raise ValueError(
                 f"{stage.name}: the state's {field!r} at {leaves.path(i)} has "
                 f"{len(got)} arrays where {len(want)} are expected: "

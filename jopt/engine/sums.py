@@ -8,9 +8,9 @@ import functools
 import weakref
 
 import jax
-from jax.core import Tracer
 
 from ..base import Params, Updates
+from ..compat import Tracer
 from ..numerics import cast, compute_dtype
 from .leaves import Leaves
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,20 @@ import numpy as np
 
 from ..base import GradientTransformationExtraArgs
 from ..numerics import cast, compute_dtype
+from ..tree import values_of
 from . import from_plan, run, scalar
 from .leaves import Leaves, is_complex, is_inexact
 from .stages import LeafStage, WholeStage, one_stage
-from .states import read
+from .states import is_absent, read
 
-__all__ = ["per_tree", "setting_at"]
+__all__ = ["Own", "largest", "once_each", "per_tree", "setting_at"]
+
+
+class Own(NamedTuple):
+    """What one leaf has of the settings that may be given by path, at a step."""
+
+    learning_rate: Any
+    weight_decay: Any
 
 
 def per_tree(
@@ -26,6 +34,7 @@ def per_tree(
     reduce: Callable[..., tuple[Any, dict[str, Any]]],
     whole: dict[str, Any] | None = None,
     hint: Callable[[Any], Any] | None = None,
+    settings: Own | None = None,
     needs_params: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Lifts a rule as `per_leaf` does; what it reduces over the tree may be kept.
@@ -43,6 +52,10 @@ def per_tree(
         whole: the fields that are one value for the tree and where they start: floats,
             booleans, or functions of the list of all parameters that return a float.
         hint: as `per_leaf` takes it.
+        settings: the learning rate and the decay as `descend` takes them, with a count
+            of steps in the state. Then `reduce` is given that of every leaf as `owns`,
+            one object where they are equal, and returns for `numbers` a function of
+            such an `Own`, which is called once for each.
         needs_params: whether `update` must be given the parameters.
     """
     name = update.__qualname__.split(".")[0]
@@ -80,29 +93,91 @@ def per_tree(
             )
         leaves = Leaves(updates, params)
         parts = read(stage, state, leaves)
-        live = [i for i in parts.slots if leaves.live[i]]
+        live = [
+            i
+            for i, slot in parts.slots.items()
+            if leaves.live[i] and not is_absent(slot)
+        ]
         columns = {f: [parts.slots[i][f] for i in live] for f in stage.slots}
         if hint is not None:
             hints = leaves.treedef.flatten_up_to(hint(leaves.reference))
             extra_args["hints"] = [hints[i] for i in live]
         given = [leaves.g[i] for i in live], columns, [leaves.p[i] for i in live]
         (gs, columns, ps), totals = _alike(given), _alike(parts.whole, given)
+        owns = {}
+        if settings is not None:
+            like = jnp.zeros((), _precision(given))
+            now = parts.whole["count"]
+            owns = dict(enumerate(_owns(name, settings, leaves.reference, now, like)))
+            extra_args["owns"] = [owns[i] for i in live]
         mixed = any(is_complex(g.dtype) for g in gs)  # real factors of complex arrays
         config: Any = jax.config
         rules = "standard" if mixed else config.jax_numpy_dtype_promotion
         with jax.named_scope(name), jax.numpy_dtype_promotion(rules):
-            numbers, new = reduce(gs, parts.type(**columns, **totals), ps, **extra_args)
+            numbers, new = reduce(
+                gs, type(parts.state)(**columns, **totals), ps, **extra_args
+            )
         new = {
             f: jax.lax.convert_element_type(x, jax.dtypes.result_type(parts.whole[f]))
             for f, x in new.items()
         }
-        leafwise = stage._replace(each=lambda *counts: numbers)
+        if settings is None:
+            leafwise = stage._replace(each=lambda *counts: numbers)
+        else:
+            number = once_each(numbers)
+            rows = [number(owns[i]) for i in parts.slots]
+            leafwise = stage._replace(by_leaf=lambda *_: rows)
         return run.update(
             one_stage(leafwise), updates, state._replace(**new), params, {}
         )
 
     tx = GradientTransformationExtraArgs(init_tree, update_tree)
     return from_plan(one_stage(WholeStage(tx)))
+
+
+def _owns(where: str, settings: Own, tree: Any, t: jax.Array, like: Any) -> list[Own]:
+    """The settings of every leaf at step `t`, from 1: one object where they are equal.
+
+    Numbers of Python stay such, but for a rate.
+    """
+    known, made = {}, {}
+
+    def at_step(name, value):
+        if isinstance(value, (int, float)) and name != "learning_rate":
+            return value
+        if id(value) not in known:
+            known[id(value)] = setting_at(where, name, value, t, like)
+        return known[id(value)]
+
+    rates = values_of(settings.learning_rate, tree, name=f"{where}: learning_rate")
+    decays = values_of(
+        settings.weight_decay, tree, name=f"{where}: weight_decay", default=0.0
+    )
+    for rate, decay in zip(rates, decays):
+        if (id(rate), id(decay)) not in made:
+            now = at_step("learning_rate", rate), at_step("weight_decay", decay)
+            made[id(rate), id(decay)] = Own(*now)
+    return [made[id(rate), id(decay)] for rate, decay in zip(rates, decays)]
+
+
+def once_each(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function, called once for each object that it is given."""
+    made = {}
+
+    def once(x):
+        if id(x) not in made:
+            made[id(x)] = function(x)
+        return made[id(x)]
+
+    return once
+
+
+def largest(numbers: list) -> Any:
+    """The largest of some numbers, many of which are one object."""
+    first, *others = {id(x): x for x in numbers}.values() or [0.0]
+    for x in others:
+        first = jnp.maximum(first, x)
+    return first
 
 
 def setting_at(where: str, name: str, setting: Any, t: jax.Array, like: jax.Array):

@@ -12,7 +12,7 @@ import numpy as np
 from ..numerics import cast, compute_dtype
 from ..settings import Range, check_array, check_integer, check_real
 from ..tree.messages import spell
-from .arithmetic import masked
+from .arithmetic import masked, saturated
 
 __all__ = []
 
@@ -30,6 +30,7 @@ def loss(
     elementwise: bool = False,
     where: Literal["losses", "elements", "either", "counted"] = "losses",
     axis: int | tuple[int, ...] = (),
+    finite: bool = False,
     **numbers: Range,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """The decorator of losses, whose bodies are arithmetic on alike arrays alone.
@@ -46,12 +47,14 @@ def loss(
         where: what the argument `where` masks: losses, elements that make a loss, in
             fewer dimensions either, or what the body counts and nothing besides.
         axis: the axes that losses do not have, if that is no argument.
+        finite: whether a number that the dtype returned cannot hold becomes its
+            largest one, and not infinity.
         numbers: other numbers, which take no part in promotion, and their ranges.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        name = function.__name__
+        name = function.__name__.lstrip("_")
         parameters = signature.parameters
         optional = {p.name for p in parameters.values() if p.default is None}
 
@@ -99,6 +102,8 @@ def loss(
             value = function(*given.args, **given.kwargs)
             if where == "losses" or reduction:
                 value = jax.tree.map(lambda x: reduce(x, counts, reduction), value)
+            if finite and dtype != wide:
+                value = jax.tree.map(lambda x: saturated(x, dtype), value)
             return jax.tree.map(lambda x: cast(x, dtype), value)
 
         return wrapped

@@ -20,6 +20,12 @@ def _within_jvp(low, high, primals, tangents):
     return within(*primals, low, high), tangents[0]
 
 
+def saturated(x: jax.Array, dtype: Any) -> jax.Array:
+    """`x` with no number beyond the largest of a dtype; it differentiates as `x`."""
+    most = float(jnp.finfo(dtype).max)
+    return jnp.where(jnp.isinf(x), x, within(x, -most, most))
+
+
 def masked(x: jax.Array, where: jax.Array | None) -> jax.Array:
     """`x`, zero where it is masked."""
     return x if where is None else jnp.where(where, x, 0)
@@ -52,6 +58,17 @@ def log_total(x: jax.Array, axis: Any, where: Any) -> tuple[jax.Array, jax.Array
     top = jax.lax.stop_gradient(jnp.where(top == -jnp.inf, 0, top))
     total = jnp.sum(jnp.exp(below_top(x, top)), axis, keepdims=True)
     return top, jnp.log(jnp.where(total == 0, 1, total))
+
+
+def log_add(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The logarithm of `exp(a) + exp(b)`, where either or both may be minus infinity.
+
+    The derivatives by what is minus infinity are zero, and not NaN.
+    """
+    top = jnp.maximum(a, b)
+    nothing = top == -jnp.inf
+    apart = jnp.abs(jnp.where(nothing, 0, a) - jnp.where(nothing, 0, b))
+    return top + jnp.log1p(jnp.exp(-apart))
 
 
 def surprisal(x: jax.Array, axis: Any, where: Any = None) -> jax.Array:

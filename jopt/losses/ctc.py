@@ -6,12 +6,14 @@ import jax.numpy as jnp
 from ..settings import Range, check_integer
 from ..tree.messages import spell
 from .arguments import Input, Reduction, loss, real
-from .arithmetic import surprisal, within
+from .arithmetic import log_add, surprisal, within
 
 __all__ = ["ctc_loss", "ctc_loss_with_forward_probs"]
 
+_EPSILON = Range(high=0, finite=False)
 
-@loss("logits", axis=(1, 2), log_epsilon=Range(high=0))
+
+@loss("logits", axis=(1, 2), finite=True, log_epsilon=_EPSILON)
 def ctc_loss(
     logits: Input,
     logit_paddings: Input,
@@ -37,16 +39,18 @@ def ctc_loss(
         label_paddings: 1 where a label is padding, else 0, `[batch, n]`; all padding of
             a sequence is at its end.
         blank_id: the class of the blank, from 0 to `classes - 1`.
-        log_epsilon: what the logarithm of a smaller probability counts as, so that the
-            loss of labels that the frames cannot spell is large and not infinite.
+        log_epsilon: what the logarithm of zero counts as, not positive: so that the
+            loss of labels that the frames cannot spell is large and not infinite. Its
+            gradient is zero. No other probability is changed by it, small as it may be.
         where: booleans that broadcast to the losses: which of them count. The others
             are zero.
         reduction: what to make of the losses that count: their `"mean"` or `"sum"`,
             `[]`, or nothing if `None`.
 
     Returns:
-        The losses, `[batch]`, never negative, in the dtype of the logits. NaN if a
-        label is out of range.
+        The losses, `[batch]`, never negative, in the dtype of the logits; a loss beyond
+        what 16 bits hold is the largest number that they do. NaN if a label is out of
+        range.
 
     Raises:
         ValueError: the shapes do not fit, or `blank_id` is out of range.
@@ -73,7 +77,7 @@ def ctc_loss(
     )[0]
 
 
-@loss("logits", log_epsilon=Range(high=0))
+@loss("logits", finite=True, log_epsilon=_EPSILON)
 def ctc_loss_with_forward_probs(
     logits: Input,
     logit_paddings: Input,
@@ -98,7 +102,7 @@ def ctc_loss_with_forward_probs(
         labels: integers from 0 to `classes - 1`, `[batch, n]`.
         label_paddings: 1 where a label is padding, else 0, `[batch, n]`.
         blank_id: the class of the blank, from 0 to `classes - 1`.
-        log_epsilon: what the logarithm of a smaller probability counts as.
+        log_epsilon: what the logarithm of zero counts as, not positive.
 
     Returns:
         The losses `[batch]`, the logarithms of `blank`, `[frames, batch, n + 1]`, and
@@ -131,7 +135,7 @@ def ctc_loss_with_forward_probs(
     outside = jnp.where(labels < 0, classes, labels)
     labels = jnp.where(label_paddings, inside, outside)
 
-    log_p = jnp.maximum(-surprisal(logits, -1), log_epsilon)
+    log_p = -surprisal(logits, -1)
     log_blank = log_p[..., blank_id]
     log_label = jnp.take_along_axis(
         log_p, labels[:, None], -1, mode="fill", fill_value=jnp.nan
@@ -141,29 +145,48 @@ def ctc_loss_with_forward_probs(
     def step(state, frame):
         blank, label = state
         log_blank, log_label, padded = frame
-        ended = jnp.logaddexp(blank[:, 1:], label)  # n labels, whatever the end
+        ended = log_add(blank[:, 1:], label)  # n labels, whatever the end
         after = jnp.where(repeated, blank[:, 1:-1], ended[:, :-1])
         start = jnp.concatenate([blank[:, :1], after], 1)[:, : label.shape[1]]
         new = (
             log_blank[:, None] + jnp.concatenate([blank[:, :1], ended], 1),
-            log_label + jnp.logaddexp(label, start),
+            log_label + log_add(label, start),
         )
-        state = jax.tree.map(
-            lambda now, old: jnp.where(padded[:, None], old, now), new, state
-        )
-        return state, state
+        new, top = _below_largest(*new)
+        keep = padded[:, None]
+        state = jax.tree.map(lambda now, old: jnp.where(keep, old, now), new, state)
+        return state, (*state, jnp.where(keep, 0, top))
 
     batch, n = labels.shape
-    label = jnp.broadcast_to(log_epsilon, (batch, n))
+    label = jnp.full((batch, n), -jnp.inf, log_p.dtype)
     blank = jnp.concatenate([jnp.zeros((batch, 1), log_p.dtype), label], 1)
     frames = (log_blank.T, jnp.swapaxes(log_label, 0, 1), logit_paddings.T)
-    (blank, label), (blanks, ends) = jax.lax.scan(step, (blank, label), frames)
+    (blank, label), (blanks, ends, tops) = jax.lax.scan(step, (blank, label), frames)
 
-    total = jnp.concatenate([blank[:, :1], jnp.logaddexp(blank[:, 1:], label)], 1)
+    total = jnp.concatenate([blank[:, :1], log_add(blank[:, 1:], label)], 1)
+    tops = jnp.cumsum(tops, 0)  # of many frames: a tree of sums, which rounds least
+    blanks = jnp.concatenate([blanks[:-1], total[None]]) + tops
     length = jnp.sum(~label_paddings, 1, keepdims=True)
-    log_probability = jnp.take_along_axis(total, length, 1)[:, 0]
-    blanks = jnp.concatenate([blanks[:-1], total[None]])
-    return within(-log_probability, 0), blanks, ends
+    log_probability = jnp.take_along_axis(blanks[-1], length, 1)[:, 0]
+    loss, blanks, ends = (
+        jnp.where(x == -jnp.inf, log_epsilon, x)
+        for x in (log_probability, blanks, ends + tops)
+    )
+    return within(-loss, 0), blanks, ends
+
+
+def _below_largest(
+    blank: jax.Array, label: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    """The logarithms less the largest of each sequence, and that, `[batch, 1]`.
+
+    Those of the paths that count stay near zero, where floats are dense: after a
+    thousand frames the logarithms themselves are some thousands, and their differences
+    lose three digits. As it is added again, the derivative does not see it.
+    """
+    top = jnp.maximum(jnp.max(blank, 1), jnp.max(label, 1, initial=-jnp.inf))
+    top = jax.lax.stop_gradient(jnp.where(top == -jnp.inf, 0, top))[:, None]
+    return (blank - top, label - top), top
 
 
 def _read(where, logits, logit_paddings, labels, label_paddings, blank_id):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from ..deprecated import deprecated
 from .arguments import Input, Reduction, loss
 from .arithmetic import masked, within
 
@@ -149,6 +150,7 @@ def generalized_kl_divergence(
     return jnp.sum(masked(within(terms, 0), where), axis)
 
 
+@deprecated("convex_kl_divergence", "generalized_kl_divergence")
 def convex_kl_divergence(
     log_predictions: Input,
     targets: Input,
@@ -157,7 +159,9 @@ def convex_kl_divergence(
     *,
     reduction: Reduction = None,
 ) -> jax.Array:
-    """`generalized_kl_divergence` under another name that optax has for it.
+    """`generalized_kl_divergence` under an older name, which optax has deprecated.
+
+    It warns when it is called.
 
     Args:
         log_predictions: logarithms of the predicted masses, floats, `[..., dim]`.
@@ -176,7 +180,8 @@ def convex_kl_divergence(
 
     Example:
         >>> log_p = jnp.log(jnp.array([0.5, 0.5]))
-        >>> jopt.losses.convex_kl_divergence(log_p, jnp.array([0.5, 0.5]))
+        >>> p = jnp.array([0.5, 0.5])
+        >>> jopt.losses.generalized_kl_divergence(log_p, p)  # in its place
         Array(0., dtype=float32)
 
     Reference:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from ..settings import NOT_NEGATIVE
 from .arguments import Input, axes, loss, real
@@ -12,16 +14,6 @@ from .arithmetic import surprisal
 __all__ = ["binary_dice_loss", "dice_loss", "multiclass_generalized_dice_loss"]
 
 
-@loss(
-    "predictions",
-    "targets",
-    integers=True,
-    equal=True,
-    class_weights=NOT_NEGATIVE,
-    smooth=NOT_NEGATIVE,
-    alpha=NOT_NEGATIVE,
-    beta=NOT_NEGATIVE,
-)
 def dice_loss(
     predictions: Input,
     targets: Input,
@@ -44,15 +36,16 @@ def dice_loss(
 
     Args:
         predictions: logits of the classes, floats, `[batch, ..., classes]`.
-        targets: which class is where, one-hot, in the same shape.
+        targets: which class is where, one-hot, in the same shape. Of one class, either
+            may lack the last axis.
         class_weights: factors of the classes' losses, `[classes]`; ones if `None`.
         smooth: added above and below, not negative. Where the quotient is 0/0, in an
             empty class with `smooth = 0`, the loss is zero.
         alpha: the weight of what is predicted and not there, not negative.
         beta: the weight of what is there and not predicted, not negative.
         apply_softmax: whether to make probabilities of the logits: the softmax, or for
-            one class the sigmoid. Otherwise `predictions` are probabilities, which
-            need not sum to one.
+            one class the sigmoid. Otherwise `predictions` are probabilities: those of
+            several classes sum to one.
         reduction: what to make of the classes' losses: their `"mean"`, their `"sum"`,
             or nothing (`"none"`).
         ignore_background: whether to leave out the first of several classes.
@@ -65,7 +58,9 @@ def dice_loss(
 
     Raises:
         ValueError: the shapes differ, `class_weights` are not `[classes]`, `axis` is
-            the last or out of bounds, or `reduction` unknown.
+            the last or out of bounds, or `reduction` unknown; or `predictions` with
+            `apply_softmax=False` are no probabilities, where their values are known
+            (outside of `jit`).
         TypeError: an argument is no array of real numbers.
 
     Example:
@@ -78,6 +73,46 @@ def dice_loss(
         Gholipour, Tversky Loss Function for Image Segmentation, MLMI 2017,
         arXiv:1706.05721.
     """
+    predictions, targets = _with_channels("dice_loss", predictions, targets)
+    if not apply_softmax:
+        _check_distributions("dice_loss", predictions)
+    return _dice_loss(
+        predictions,
+        targets,
+        class_weights=class_weights,
+        smooth=smooth,
+        alpha=alpha,
+        beta=beta,
+        apply_softmax=apply_softmax,
+        reduction=reduction,
+        ignore_background=ignore_background,
+        axis=axis,
+    )
+
+
+@loss(
+    "predictions",
+    "targets",
+    integers=True,
+    equal=True,
+    class_weights=NOT_NEGATIVE,
+    smooth=NOT_NEGATIVE,
+    alpha=NOT_NEGATIVE,
+    beta=NOT_NEGATIVE,
+)
+def _dice_loss(
+    predictions: Input,
+    targets: Input,
+    *,
+    class_weights: Input | None = None,
+    smooth: Input,
+    alpha: Input,
+    beta: Input,
+    apply_softmax: bool,
+    reduction: str,
+    ignore_background: bool,
+    axis: int | Sequence[int] | None = None,
+) -> jax.Array:
     _check_classes("dice_loss", predictions)
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(
@@ -151,7 +186,6 @@ def binary_dice_loss(
     )
 
 
-@loss("predictions", "targets", integers=True, equal=True, smooth=NOT_NEGATIVE)
 def multiclass_generalized_dice_loss(
     predictions: Input,
     targets: Input,
@@ -160,29 +194,34 @@ def multiclass_generalized_dice_loss(
     apply_softmax: bool = True,
     ignore_background: bool = False,
 ) -> jax.Array:
-    """The Dice loss with rare classes weighted up.
+    """The Dice loss of all classes together, with rare classes weighted up.
 
-        loss = mean_{b, c} w_c dice_bc,  w_c = (classes / W) / (n_c^2 + 1e-7)
+        loss = 1 - (sum_c w_c I_c + smooth) / (sum_c w_c (P_c + T_c) / 2 + smooth)
+        I_c = sum_i p_ic t_ic,  P_c = sum_i p_ic,  T_c = sum_i t_ic,  w_c ~ 1 / T_c^2
 
-    with `n_c` the size of class `c` in the whole batch, `W` such that the mean weight
-    is one, and `dice_bc` as `dice_loss(..., reduction="none")`. This is optax's rule;
-    the paper weights the sums within one quotient instead. A class that does not occur
-    outweighs all others.
+    with sums over the whole batch. The weights have a mean of one, which only `smooth`
+    sees; the paper has `smooth = 0`. A class that does not occur weighs as much as the
+    rarest one that does.
+
+    This is the paper's rule. optax has the mean of every example's and class's
+    `dice_loss` times `w_c`, in which a class that does not occur outweighs all others.
 
     Args:
         predictions: logits of the classes, floats, `[batch, ..., classes]`.
         targets: which class is where, one-hot, in the same shape.
-        smooth: added above and below, not negative.
+        smooth: added above and below, not negative. Where the quotient is 0/0 the loss
+            is zero.
         apply_softmax: whether to make probabilities of the logits: the softmax, or for
-            one class the sigmoid. Otherwise `predictions` are probabilities.
-        ignore_background: whether to leave out the first of several classes, though its
-            weight stays in `W`.
+            one class the sigmoid. Otherwise `predictions` are probabilities: those of
+            several classes sum to one.
+        ignore_background: whether to leave out the first of several classes.
 
     Returns:
         The loss, `[]`, in the dtype of the floats given.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ; or `predictions` with `apply_softmax=False` are
+            no probabilities, where their values are known (outside of `jit`).
         TypeError: an argument is no array of real numbers.
 
     Example:
@@ -192,17 +231,71 @@ def multiclass_generalized_dice_loss(
 
     Reference:
         Sudre et al., Generalised Dice Overlap as a Deep Learning Loss Function for
-        Highly Unbalanced Segmentations, DLMIA 2017, arXiv:1707.03237.
+        Highly Unbalanced Segmentations, DLMIA 2017, arXiv:1707.03237, section 2.1; for
+        classes that do not occur, the authors' code in NiftyNet.
     """
+    if not apply_softmax:
+        where = "multiclass_generalized_dice_loss"
+        _check_distributions(where, real(where, "predictions", predictions))
+    return _multiclass_generalized_dice_loss(
+        predictions,
+        targets,
+        smooth=smooth,
+        apply_softmax=apply_softmax,
+        ignore_background=ignore_background,
+    )
+
+
+@loss("predictions", "targets", integers=True, equal=True, smooth=NOT_NEGATIVE)
+def _multiclass_generalized_dice_loss(
+    predictions: Input,
+    targets: Input,
+    *,
+    smooth: Input,
+    apply_softmax: bool,
+    ignore_background: bool,
+) -> jax.Array:
     _check_classes("multiclass_generalized_dice_loss", predictions)
-    rank = predictions.ndim
     p = _probabilities(predictions) if apply_softmax else predictions
-    losses = _tversky(p, targets, tuple(range(1, rank - 1)), smooth, 0.5, 0.5)
-    sizes = jnp.sum(targets, tuple(range(rank - 1)))
-    weights = 1 / (sizes * sizes + 1e-7)
+    t = targets
+    if ignore_background and p.shape[-1] > 1:
+        p, t = p[..., 1:], t[..., 1:]
+    both, missed = _overlap(p, t, tuple(range(p.ndim - 1)), 0.5, 0.5)
+    sizes = jnp.sum(t, tuple(range(t.ndim - 1)))
+    occurs = sizes > 0
+    rarest = jnp.min(sizes, where=occurs, initial=jnp.inf)
+    rarest = jnp.where(jnp.isinf(rarest), 1, rarest)
+    weights = (rarest / jnp.where(occurs, sizes, rarest)) ** 2  # at most 1
     weights = weights / jnp.mean(weights)
-    losses = losses * weights.reshape((1,) * (losses.ndim - 1) + weights.shape)
-    return jnp.mean(losses[..., 1:] if ignore_background and len(sizes) > 1 else losses)
+    return _quotient(jnp.sum(weights * both), jnp.sum(weights * missed), smooth)
+
+
+def _with_channels(where: str, predictions: Input, targets: Input) -> tuple:
+    """Both with an axis of classes, where one alone lacks that of its only class."""
+    p, t = real(where, "predictions", predictions), real(where, "targets", targets)
+    if t.shape == (*p.shape, 1):
+        p = p[..., None]
+    elif p.shape == (*t.shape, 1):
+        t = t[..., None]
+    return p, t
+
+
+def _check_distributions(where: str, p: jax.Array) -> None:
+    """Refuse what are no probabilities, if their values are known."""
+    if isinstance(p, Tracer) or not p.is_fully_addressable or not p.size:
+        return
+    floating = jnp.issubdtype(p.dtype, jnp.floating)
+    rounding = max(1e-5, float(jnp.finfo(p.dtype).eps) if floating else 0)
+    values = np.asarray(p, np.float64)
+    sums = values.sum(-1) if p.shape[-1:] > (1,) else np.ones(1)
+    inside = (values >= -rounding) & (values <= 1 + rounding)
+    if not (inside.all() and (abs(sums - 1) <= rounding).all()):
+        raise ValueError(
+            f"{where}: predictions must be probabilities with apply_softmax=False, "
+            "those of several classes with a sum of 1 along the last axis; got "
+            f"numbers in [{values.min():.6g}, {values.max():.6g}] with sums in "
+            f"[{sums.min():.6g}, {sums.max():.6g}]; were these logits?"
+        )
 
 
 def _check_classes(where: str, predictions: jax.Array) -> None:
@@ -217,8 +310,17 @@ def _probabilities(logits: jax.Array) -> jax.Array:
 
 
 def _tversky(p, t, axis, smooth, alpha, beta):
+    return _quotient(*_overlap(p, t, axis, alpha, beta), smooth)
+
+
+def _overlap(p, t, axis, alpha, beta):
+    """What is predicted and there, and what is only one of both, weighted."""
     both = jnp.sum(p * t, axis)
     missed = alpha * jnp.sum(p * (1 - t), axis) + beta * jnp.sum((1 - p) * t, axis)
+    return both, missed
+
+
+def _quotient(both, missed, smooth):
     whole = both + missed + smooth
     empty = whole == 0
     return jnp.where(empty, 0, missed / jnp.where(empty, 1, whole))

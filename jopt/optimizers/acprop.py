@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, finite, one_minus_power, safe_sqrt
 from ..parts.scale import descend
 from .adabelief import ScaleByBeliefState
 
@@ -58,8 +58,9 @@ def scale_by_acprop(
 
     def scale_by_acprop(g, s, p, numbers):
         first, scale = numbers
+        g = bounded(g)
         root = jnp.where(first, 1, safe_sqrt(scale * s.nu)) + eps
-        nu = ema(abs_sq(g - s.mu), s.nu, b2) + eps_root
+        nu = ema(finite(abs_sq(g - s.mu)), s.nu, b2) + eps_root
         u = g / jnp.where(root == 0, 1, root)
         return u, s._replace(mu=ema(g, s.mu, b1), nu=nu)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, finite, one_minus_power, safe_sqrt
 from ..parts.scale import descend
 
 __all__ = ["ScaleByBeliefState", "adabelief", "scale_by_belief"]
@@ -69,8 +69,9 @@ def scale_by_belief(
 
     def scale_by_belief(g, s, p, scales):
         scale_mu, scale_nu, scale_g = scales
+        g = bounded(g)
         mu = ema(g, s.mu, b1)
-        nu = ema(abs_sq(g - mu), s.nu, b2) + eps_root
+        nu = ema(finite(abs_sq(g - mu)), s.nu, b2) + eps_root
         m = scale_mu * mu if scale_g is None else scale_mu * mu + scale_g * g
         return m / (safe_sqrt(scale_nu * nu) + eps), s._replace(mu=mu, nu=nu)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, finite, safe_sqrt
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate
@@ -51,10 +51,11 @@ def scale_by_adadelta(
         return dict(e_g=abs_sq(jnp.zeros_like(p)), e_x=abs_sq(jnp.zeros_like(p)))
 
     def scale_by_adadelta(g, s, p):
+        g = bounded(g)
         e_g = ema(abs_sq(g), s.e_g, rho)
         below = safe_sqrt(e_g + eps)
         u = safe_sqrt(s.e_x + eps) / jnp.where(below == 0, 1, below) * g
-        return u, s._replace(e_g=e_g, e_x=ema(abs_sq(u), s.e_x, rho))
+        return u, s._replace(e_g=e_g, e_x=ema(finite(abs_sq(u)), s.e_x, rho))
 
     return per_leaf(ScaleByAdaDeltaState, init, scale_by_adadelta)
 

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, scalar, transformation
-from ..numerics import abs_sq, ema
+from ..numerics import abs_sq, bounded, ema, finite
 from ..parts.average import ema as mean_update
 from ..parts.clip import clip_by_block_rms
 from ..parts.combine import chain
@@ -99,19 +99,23 @@ def scale_by_factored_rms(
     def scale_by_factored_rms(g, s, p, decay):
         axes = factored_axes(g.shape)
         if axes is None:
+            g = bounded(g)
             v = ema(abs_sq(g) + epsilon, s.v, decay)
             return g * _inverse_root(v), s._replace(v=v)
         second, first = axes
         # XLA on CPU would write one square, to read it twice; of two it writes neither.
         minus = -abs_sq(g) if jnp.iscomplexobj(g) else -g * g
-        by_row = jnp.mean(abs_sq(g), axis=first) + epsilon
-        by_col = -jnp.mean(minus, axis=second) + epsilon
+        by_row = finite(jnp.mean(abs_sq(g), axis=first) + epsilon)
+        by_col = finite(-jnp.mean(minus, axis=second) + epsilon)
         v_row, v_col = ema(by_row, s.v_row, decay), ema(by_col, s.v_col, decay)
         among_rows = second - 1 if second > first else second
-        relative = v_row / jnp.mean(v_row, axis=among_rows, keepdims=True)
+        mean = finite(jnp.mean(v_row, axis=among_rows, keepdims=True))
+        # XLA multiplies by inverses: that of the largest numbers is zero to it.
+        less = jnp.where(mean > 1, 0.25, 1).astype(mean.dtype)
+        relative = (v_row * less) / (mean * less)
         rows = jnp.expand_dims(_inverse_root(relative), first)
         columns = jnp.expand_dims(_inverse_root(v_col), second)
-        u = g * rows * columns
+        u = bounded(g) * rows * columns
         return u, s._replace(v_row=v_row, v_col=v_col)
 
     return per_leaf(FactoredState, init, scale_by_factored_rms, each=each)

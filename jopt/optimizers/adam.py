@@ -8,10 +8,20 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..engine.whole import per_tree
+from ..numerics import abs_sq, bounded, ema, finite, one_minus_power, safe_sqrt
 from ..parts.scale import descend
+from ..settings import NOT_NEGATIVE
 
-__all__ = ["ScaleByAdamState", "adam", "adamw", "nadam", "nadamw", "scale_by_adam"]
+__all__ = [
+    "ScaleByAdamState",
+    "ScaleByNadamState",
+    "adam",
+    "adamw",
+    "nadam",
+    "nadamw",
+    "scale_by_adam",
+]
 
 
 Scalar = float | jax.Array
@@ -23,6 +33,15 @@ class ScaleByAdamState(NamedTuple):
     count: jax.Array
     mu: Updates
     nu: Updates
+
+
+class ScaleByNadamState(NamedTuple):
+    """Adam's state, and the product of the momenta of all steps."""
+
+    count: jax.Array
+    mu: Updates
+    nu: Updates
+    mu_product: jax.Array
 
 
 def adam_rule(
@@ -49,7 +68,8 @@ def adam_rule(
     `sqrt(1 - b2^t) / (1 - b1^t)` and 1 beside the uncorrected one, as its section 2
     suggests. `scale_g` is Nesterov's share of the gradient itself.
     """
-    mu, nu = ema(g, mu, b1), ema(abs_sq(g), nu, b2)
+    square, g = finite(abs_sq(g)), bounded(g)  # in kernels of their own
+    mu, nu = ema(g, mu, b1), ema(square, nu, b2)
     m = scale_mu * mu if scale_g is None else scale_mu * mu + scale_g * g
     return m / (safe_sqrt(scale_nu * nu + eps_root) + eps), mu, nu
 
@@ -221,7 +241,7 @@ def adamw(
     return descend(direction, learning_rate, weight_decay, mask)
 
 
-@transformation
+@transformation(momentum_decay=NOT_NEGATIVE)
 def nadam(
     learning_rate: PerLeaf,
     b1: float = 0.9,
@@ -233,6 +253,7 @@ def nadam(
     nesterov: bool = True,
     weight_decay: PerLeaf | None = None,
     mask: MaskOrFn = None,
+    momentum_decay: float | None = None,
 ) -> GradientTransformationExtraArgs:
     """NAdam: Adam that looks ahead along its mean gradient, as Nesterov's method does.
 
@@ -243,9 +264,17 @@ def nadam(
         b1, b2, eps, eps_root, mu_dtype: as `adam` takes them.
         nesterov: whether to look ahead; `adam` if not.
         weight_decay, mask: as `descend` takes them; no decay if `None`.
+        momentum_decay: how fast the momentum warms up, as Dozat proposes: `b1` of step
+            `t` is `b1 (1 - 0.96^(t momentum_decay) / 2)`, and the corrections are of
+            their products. PyTorch has 0.004; it is constant if `None`.
 
     Returns:
-        A transformation with the state of `adam`.
+        A transformation with the state of `adam`; with `momentum_decay` its first part
+        is `ScaleByNadamState`, which has the product too.
+
+    Raises:
+        ValueError: a number is outside its range, or there is a `momentum_decay`
+            without `nesterov`.
 
     Example:
         >>> tx = jopt.nadam(1e-3)
@@ -253,11 +282,13 @@ def nadam(
     Reference:
         Dozat, Incorporating Nesterov Momentum into Adam, ICLR 2016 workshop.
     """
-    direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    direction = _nadam_direction(
+        "nadam", b1, b2, eps, eps_root, mu_dtype, nesterov, momentum_decay
+    )
     return descend(direction, learning_rate, weight_decay, mask)
 
 
-@transformation
+@transformation(momentum_decay=NOT_NEGATIVE)
 def nadamw(
     learning_rate: PerLeaf,
     b1: float = 0.9,
@@ -269,6 +300,7 @@ def nadamw(
     mask: MaskOrFn = None,
     *,
     nesterov: bool = True,
+    momentum_decay: float | None = None,
 ) -> GradientTransformationExtraArgs:
     """NAdamW: NAdam with decoupled weight decay.
 
@@ -280,6 +312,7 @@ def nadamw(
         learning_rate, weight_decay, mask: as `descend` takes them.
         b1, b2, eps, eps_root, mu_dtype: as `adam` takes them.
         nesterov: whether to look ahead; `adamw` if not.
+        momentum_decay: as `nadam` takes it.
 
     Returns:
         A transformation with the state of `adamw`; the update needs the parameters.
@@ -290,5 +323,76 @@ def nadamw(
     Reference:
         Dozat, Incorporating Nesterov Momentum into Adam, ICLR 2016 workshop.
     """
-    direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    direction = _nadam_direction(
+        "nadamw", b1, b2, eps, eps_root, mu_dtype, nesterov, momentum_decay
+    )
     return descend(direction, learning_rate, weight_decay, mask)
+
+
+def _nadam_direction(
+    where: str,
+    b1: float,
+    b2: float,
+    eps: float,
+    eps_root: float,
+    mu_dtype: DTypeLike | None,
+    nesterov: bool,
+    momentum_decay: float | None,
+) -> GradientTransformationExtraArgs:
+    if momentum_decay is None:
+        return scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    if not nesterov:
+        raise ValueError(f"{where}: momentum_decay needs nesterov=True")
+    return _warmed_up(b1, b2, eps, eps_root, mu_dtype, momentum_decay)
+
+
+def _warmed_up(
+    b1: float,
+    b2: float,
+    eps: float,
+    eps_root: float,
+    mu_dtype: DTypeLike | None,
+    momentum_decay: float,
+) -> GradientTransformationExtraArgs:
+    """Dozat's algorithm 2 with its schedule of the momentum."""
+
+    def init(p):
+        return dict(mu=jnp.zeros_like(p, dtype=mu_dtype), nu=abs_sq(jnp.zeros_like(p)))
+
+    def momentum(t, like):
+        return b1 * (1 - 0.5 * 0.96 ** (t.astype(like.dtype) * momentum_decay))
+
+    def reduce(gs, s, ps, **extra_args):
+        t, before = s.count, s.mu_product
+        now, ahead = momentum(t, before), momentum(t + 1, before)
+        product = before * now
+        scales = (
+            ahead / (1 - product * ahead),
+            (1 / one_minus_power(b2, t)).astype(before.dtype),
+            (1 - now) / (1 - product),
+        )
+        return scales, dict(mu_product=product)
+
+    def scale_by_nadam(g, s, p, scales):
+        scale_mu, scale_nu, scale_g = scales
+        u, mu, nu = adam_rule(
+            g,
+            s.mu,
+            s.nu,
+            scale_mu,
+            scale_nu,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            eps_root=eps_root,
+            scale_g=scale_g,
+        )
+        return u, s._replace(mu=mu, nu=nu)
+
+    return per_tree(
+        ScaleByNadamState,
+        init,
+        scale_by_nadam,
+        reduce=reduce,
+        whole=dict(mu_product=1.0),
+    )

@@ -5,10 +5,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
+from ..base import (
+    GradientTransformationExtraArgs,
+    MaskOrFn,
+    PerLeaf,
+    Updates,
+    WeightDecay,
+)
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
-from ..parts.scale import descend
+from ..numerics import abs_sq, bounded, ema, finite, one_minus_power, safe_sqrt
+from ..parts.combine import chain
+from ..parts.decay import proximal_decay
+from ..parts.scale import descend, scale_by_learning_rate
 
 __all__ = ["ScaleByAdanState", "adan", "scale_by_adan"]
 
@@ -72,9 +80,10 @@ def scale_by_adan(
 
     def scale_by_adan(g, s, p, numbers):
         first, (scale_m, scale_v, scale_n) = numbers
+        g = bounded(g)
         d = jnp.where(first, 0, g - s.g)
         m, v = ema(g, s.m, b1), ema(d, s.v, b2)
-        n = ema(abs_sq(g + b2 * d), s.n, b3)
+        n = ema(finite(abs_sq(g + b2 * d)), s.n, b3)
         above = scale_m * m + b2 * scale_v * v
         u = above / (safe_sqrt(scale_n * n + eps_root) + eps)
         return u, s._replace(m=m, v=v, n=n, g=g)
@@ -92,16 +101,21 @@ def adan(
     eps_root: float = 1e-8,
     weight_decay: PerLeaf = 0.0,
     mask: MaskOrFn = None,
+    *,
+    proximal: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Adan: Adam with Nesterov momentum by the difference of gradients.
 
         p <- p - learning_rate (u + weight_decay p)        with u of `scale_by_adan`
 
-    The authors' code divides by `1 + learning_rate weight_decay` instead.
+    or with `proximal`, as the paper and its authors' code have it,
+
+        p <- (p - learning_rate u) / (1 + learning_rate weight_decay)
 
     Args:
         learning_rate, weight_decay, mask: as `descend` takes them.
         b1, b2, b3, eps, eps_root: as `scale_by_adan` takes them.
+        proximal: whether the decay is implicit, that of the parameters after the step.
 
     Returns:
         A transformation whose state is `(ScaleByAdanState, EmptyState, EmptyState)`
@@ -115,4 +129,15 @@ def adan(
         Faster Optimizing Deep Models, TPAMI 2024, arXiv:2208.06677.
     """
     direction = scale_by_adan(b1, b2, b3, eps, eps_root)
-    return descend(direction, learning_rate, weight_decay, mask)
+    if not proximal:
+        return descend(direction, learning_rate, weight_decay, mask)
+    if isinstance(weight_decay, WeightDecay):
+        raise ValueError(
+            "adan: weight_decay must be numbers with proximal=True, got "
+            f"{weight_decay!r}"
+        )
+    return chain(
+        direction,
+        scale_by_learning_rate(learning_rate),
+        proximal_decay(mask, learning_rate=learning_rate, weight_decay=weight_decay),
+    )

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Schedule, Updates
 from ..engine import per_leaf, scalar, transformation
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
 from ..settings import NOT_NEGATIVE
 
@@ -95,6 +95,7 @@ def scale_by_ademamix(
 
     def scale_by_ademamix(g, s, p, numbers):
         scale_m1, scale_nu, b3, alpha = numbers
+        g = bounded(g)
         m1, m2 = ema(g, s.m1, b1), ema(g, s.m2, b3)
         nu = ema(abs_sq(g), s.nu, b2)
         below = safe_sqrt(scale_nu * nu + eps_root) + eps
@@ -194,6 +195,7 @@ def scale_by_simplified_ademamix(
 
     def scale_by_simplified_ademamix(g, s, p, numbers):
         alpha, scale_n = numbers
+        g = bounded(g)
         m, n = b1 * s.m + g, ema(abs_sq(g), s.n, b2)
         u = (m + alpha * g) / (safe_sqrt(scale_n * n + eps_root) + eps)
         return u, s._replace(m=m, n=n)

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, scalar, transformation
-from ..numerics import abs_sq, ema, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, safe_sqrt
 from ..parts.scale import descend
 from ..settings import POSITIVE
 from .adam import ScaleByAdamState
@@ -81,6 +81,7 @@ def scale_by_adopt(
 
     def scale_by_adopt(g, s, p, numbers):
         first, bound = numbers
+        g = bounded(g)
         c = g / jnp.maximum(safe_sqrt(s.nu), eps)
         if bound is not None:
             c = _clip(c, bound)

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
 
 __all__ = ["ScaleByAmsgradState", "amsgrad", "scale_by_amsgrad"]
@@ -32,6 +32,8 @@ def scale_by_amsgrad(
     mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
+    *,
+    correct_after_max: bool = False,
 ) -> GradientTransformationExtraArgs:
     """AMSGrad's direction: Adam's, over the largest root mean square so far.
 
@@ -51,6 +53,8 @@ def scale_by_amsgrad(
             bits, if `None`.
         bias_correction_mu: whether to divide `mu` by `1 - b1^t`.
         bias_correction_nu: whether to divide `nu` by `1 - b2^t`.
+        correct_after_max: whether `nu_max` is the largest `nu`, and divided then, as
+            PyTorch has it.
 
     Returns:
         A transformation whose state is `ScaleByAmsgradState(count: i32[], mu, nu,
@@ -75,9 +79,11 @@ def scale_by_amsgrad(
 
     def scale_by_amsgrad(g, s, p, scales):
         scale_mu, scale_nu = scales
+        g = bounded(g)
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
-        nu_max = jnp.maximum(s.nu_max, scale_nu * nu)
-        u = scale_mu * mu / (safe_sqrt(nu_max + eps_root) + eps)
+        before, after = (1, scale_nu) if correct_after_max else (scale_nu, 1)
+        nu_max = jnp.maximum(s.nu_max, before * nu)
+        u = scale_mu * mu / (safe_sqrt(after * nu_max + eps_root) + eps)
         return u, s._replace(mu=mu, nu=nu, nu_max=nu_max)
 
     return per_leaf(ScaleByAmsgradState, init, scale_by_amsgrad, each=each)
@@ -96,6 +102,7 @@ def amsgrad(
     *,
     weight_decay: PerLeaf | None = None,
     mask: MaskOrFn = None,
+    correct_after_max: bool = False,
 ) -> GradientTransformationExtraArgs:
     """AMSGrad: Adam whose mean square never falls, so that it converges.
 
@@ -104,7 +111,7 @@ def amsgrad(
     Args:
         learning_rate: as `descend` takes it.
         b1, b2, eps, eps_root, mu_dtype: as `scale_by_amsgrad` takes them.
-        bias_correction_mu, bias_correction_nu: likewise.
+        bias_correction_mu, bias_correction_nu, correct_after_max: likewise.
         weight_decay, mask: as `descend` takes them; no decay if `None`.
 
     Returns:
@@ -119,6 +126,13 @@ def amsgrad(
         arXiv:1904.09237.
     """
     direction = scale_by_amsgrad(
-        b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu
+        b1,
+        b2,
+        eps,
+        eps_root,
+        mu_dtype,
+        bias_correction_mu,
+        bias_correction_nu,
+        correct_after_max=correct_after_max,
     )
     return descend(direction, learning_rate, weight_decay, mask)

@@ -10,14 +10,14 @@ from .. import tree
 from ..base import (
     GradientTransformationExtraArgs,
     MaskOrFn,
-    ScalarOrSchedule,
+    PerLeaf,
     Updates,
 )
 from ..engine import transformation
-from ..engine.whole import per_tree, setting_at
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..engine.whole import Own, largest, once_each, per_tree, setting_at
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.decay import which_decay
-from ..settings import DECAY, FINITE, NOT_NEGATIVE, POSITIVE, check_number
+from ..settings import DECAY, OWN_DECAY, POSITIVE, check_number
 
 __all__ = ["DAdaptAdamWState", "dadapt_adamw"]
 
@@ -34,19 +34,19 @@ class DAdaptAdamWState(NamedTuple):
 
 
 @transformation(
-    learning_rate=FINITE,
     eps=POSITIVE,
     estim_lr0=POSITIVE,
-    weight_decay=NOT_NEGATIVE,
+    weight_decay=OWN_DECAY,
 )
 def dadapt_adamw(
-    learning_rate: ScalarOrSchedule = 1.0,
+    learning_rate: PerLeaf = 1.0,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     estim_lr0: float = 1e-6,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     *,
     mask: MaskOrFn = None,
+    use_bias_correction: bool = True,
 ) -> GradientTransformationExtraArgs:
     """AdamW that takes its learning rate from a lower bound of how far it has to go.
 
@@ -61,14 +61,21 @@ def dadapt_adamw(
     from `d = estim_lr0`. While no gradient has been other than zero there is no
     estimate, and `d` stays.
 
+    There is one `d` for the whole tree. Where leaves have rates of their own, these
+    are the units that a leaf is measured in: `r` has the largest rate in `c`, and `s`,
+    `m` and the decay that of the leaf.
+
     Args:
         learning_rate: factor of the rate it finds, to be left at 1; or a schedule of
-            the steps taken so far, which best ends near 0.
+            the steps taken so far, which best ends near 0; or several, as `descend`
+            takes them.
         betas: decays `b1` and `b2` of the mean and the mean square, in [0, 1).
         eps: added outside the root, positive.
         estim_lr0: the first, too low estimate of the rate, positive.
-        weight_decay: decoupled decay, not negative.
+        weight_decay: decoupled decay, not negative, as `descend` takes it.
         mask: which leaves decay, as `descend` takes it.
+        use_bias_correction: whether `c` has Adam's corrections, as in optax; the
+            authors' code leaves them out by default, and then `c = learning_rate`.
 
     Returns:
         A transformation whose state is `DAdaptAdamWState(exp_avg, exp_avg_sq,
@@ -84,7 +91,7 @@ def dadapt_adamw(
 
     Reference:
         Defazio & Mishchenko, Learning-Rate-Free Learning by D-Adaptation, ICML 2023,
-        arXiv:2301.07733. The bias correction `c` is an option of the authors' code.
+        arXiv:2301.07733.
     """
     b1, b2 = two_decays("dadapt_adamw", betas)
     b3 = square_root(b2)
@@ -96,17 +103,30 @@ def dadapt_adamw(
             grad_sum=jnp.zeros_like(p),
         )
 
-    def reduce(gs, s, ps, **extra_args):
-        d = s.estim_lr
-        rate = d * corrected("dadapt_adamw", learning_rate, b1, b2, s.count, d)
-        sums = [ema(rate * g, x, b3) for g, x in zip(gs, s.grad_sum)]
+    def reduce(gs, s, ps, *, owns, **extra_args):
+        gs, d = [bounded(g) for g in gs], s.estim_lr
+        decays = (b1, b2) if use_bias_correction else None
+
+        @once_each
+        def rate_of(learning_rate):
+            return d * corrected("dadapt_adamw", learning_rate, s.count, d, decays)
+
+        rates = [rate_of(own.learning_rate) for own in owns]
+        rate = rate_of(largest([own.learning_rate for own in owns]))
+        sums = [ema(r * g, x, b3) for r, g, x in zip(rates, gs, s.grad_sum)]
         before = [x / (safe_sqrt(v) + eps) for x, v in zip(s.grad_sum, s.exp_avg_sq)]
         come = rate * jnp.real(tree.vdot(gs, before))
         numerator = ema(come, s.numerator_weighted, b3)
         new = larger(d, numerator, (1 - b3) * tree.norm(sums, 1))
-        return rate, dict(estim_lr=new, numerator_weighted=numerator)
 
-    def dadapt_adamw(g, s, p, rate, decays):
+        def numbers(own):
+            return rate_of(own.learning_rate), own.weight_decay
+
+        return numbers, dict(estim_lr=new, numerator_weighted=numerator)
+
+    def dadapt_adamw(g, s, p, numbers, decays):
+        rate, weight_decay = numbers
+        g = bounded(g)
         m = ema(rate * g, s.exp_avg, b1)
         v = ema(abs_sq(g), s.exp_avg_sq, b2)
         total = ema(rate * g, s.grad_sum, b3)
@@ -121,6 +141,7 @@ def dadapt_adamw(
         reduce=reduce,
         whole=dict(estim_lr=estim_lr0, numerator_weighted=0.0),
         hint=which_decay(mask),
+        settings=Own(learning_rate, weight_decay),
         needs_params=True,
     )
 
@@ -138,11 +159,24 @@ def two_decays(where: str, betas: tuple[float, float]) -> tuple[float, float]:
     return b1, b2
 
 
-def corrected(where, learning_rate, b1, b2, t, like) -> jax.Array:
-    """The learning rate of step `t` times Adam's bias corrections."""
+def bias_corrections(b1, b2, t, like) -> jax.Array:
+    """Adam's bias corrections at step `t`, as a factor of the learning rate."""
     scale = safe_sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t)
+    return scale.astype(like.dtype)
+
+
+def corrected(where, learning_rate, t, like, decays) -> jax.Array:
+    """The rate of step `t`, with Adam's corrections for means of decays if any."""
     rate = setting_at(where, "learning_rate", learning_rate, t, like)
-    return rate * scale.astype(like.dtype)
+    if decays is None:
+        return rate
+    b1, b2 = decays
+    return rate * bias_corrections(b1, b2, t, like)
+
+
+def share_of(rate: jax.Array, most: jax.Array, d: jax.Array) -> jax.Array:
+    """`d` times what the rate is of the largest one."""
+    return d if rate is most else d * rate / jnp.where(most == 0, 1, most)
 
 
 def larger(d: jax.Array, numerator: jax.Array, denominator: jax.Array) -> jax.Array:

@@ -10,11 +10,12 @@ from .. import tree
 from ..base import GradientTransformationExtraArgs, MaskOrFn, Params, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..engine.whole import per_tree
-from ..numerics import abs_sq, norm, safe_sqrt
+from ..numerics import bounded_norm, finite, norm, safe_sqrt
 from ..parts.combine import chain, identity
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate
 from ..settings import FINITE, OWN_DECAY, POSITIVE, check_number
+from ..tree import norms
 
 __all__ = [
     "DoGState",
@@ -107,8 +108,9 @@ def dog(
 
     def reduce(gs, s, ps, **extra_args):
         r = jnp.maximum(s.max_dist, tree.norm(tree.sub(ps, s.init_params)))
-        total = s.sum_sq_norm_grads + tree.norm(gs, squared=True)
-        step = _over(r, safe_sqrt(total + eps))
+        square, share = norms.bounded_norm(gs)
+        total = finite(s.sum_sq_norm_grads + square)
+        step = share * _over(r, safe_sqrt(total + eps))
         first = s.is_init_step
         if kind == "learning_rate":
             step = jnp.where(first, jnp.asarray(x, step.dtype), step)
@@ -178,9 +180,10 @@ def dowg(
     def reduce(gs, s, ps, **extra_args):
         come = tree.norm(tree.sub(ps, s.init_params), squared=True)
         r2 = jnp.maximum(s.estim_sq_dist, come)
-        total = s.weighted_sq_norm_grads + r2 * tree.norm(gs, squared=True)
+        square, share = norms.bounded_norm(gs)
+        total = finite(s.weighted_sq_norm_grads + r2 * square)
         new = dict(weighted_sq_norm_grads=total, estim_sq_dist=r2)
-        return r2 / (safe_sqrt(total) + eps), new
+        return share * (r2 / (safe_sqrt(total) + eps)), new
 
     def dowg(g, s, p, step):
         return step * g, s
@@ -246,8 +249,9 @@ def scale_by_distance_over_gradients(
 
     def scale_by_distance_over_gradients(g, s, p):
         r = jnp.maximum(s.max_dist, norm(p - s.init_params))
-        total = s.grad_sum_of_squares + jnp.sum(abs_sq(g))
-        u = global_scale * _over(r, safe_sqrt(total[0] + eps)) * g
+        square, share = bounded_norm(g)
+        total = finite(s.grad_sum_of_squares + square)
+        u = global_scale * share * _over(r, safe_sqrt(total[0] + eps)) * g
         return u, s._replace(max_dist=r, grad_sum_of_squares=total)
 
     return per_leaf(

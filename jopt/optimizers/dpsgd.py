@@ -3,6 +3,7 @@
 from jax.typing import ArrayLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
+from ..deprecated import seed_as_key
 from ..engine import transformation
 from ..parts.average import trace
 from ..parts.combine import chain, identity
@@ -14,7 +15,9 @@ from ..settings import NOT_NEGATIVE, POSITIVE
 __all__ = ["dpsgd"]
 
 
-@transformation(l2_norm_clip=POSITIVE, noise_multiplier=NOT_NEGATIVE)
+@transformation(
+    normal=seed_as_key, l2_norm_clip=POSITIVE, noise_multiplier=NOT_NEGATIVE
+)
 def dpsgd(
     learning_rate: PerLeaf,
     l2_norm_clip: float,

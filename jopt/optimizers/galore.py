@@ -56,6 +56,8 @@ def scale_by_galore(
     scale: float = 1.0,
     base_optimizer: GradientTransformation | None = None,
     weight_dimension_numbers: WeightDimNumOrFn = None,
+    *,
+    side: str = "longer",
 ) -> GradientTransformationExtraArgs:
     """GaLore's direction: that of an optimizer for the projected gradient.
 
@@ -64,8 +66,10 @@ def scale_by_galore(
 
     for a tall or square matrix; of a wide one P are right singular vectors, and
     `u = scale base_optimizer(g P) P^T`. The longer side is projected: for `[m, n]` with
-    `m < n`, P and Adam's two moments then take `rank (n + 2 m)` numbers. Leaves that
-    are no matrices go through `base_optimizer` as they are.
+    `m < n`, P and Adam's two moments then take `rank (n + 2 m)` numbers. With
+    `side="shorter"`, as in the paper, P are the right singular vectors of a tall matrix
+    and the left ones of others, which takes `rank (m + 2 n)`. Leaves that are no
+    matrices go through `base_optimizer` as they are.
 
     Args:
         rank: how many singular directions, at least 1; all, where there are less.
@@ -74,15 +78,17 @@ def scale_by_galore(
         scale: factor of the matrices' updates.
         base_optimizer: a transformation that needs no parameters, as those of the small
             space are not known; `scale_by_adam()` if `None`.
-        weight_dimension_numbers: `GaLoreDimensionNumbers` for all leaves, a tree of
-            them, `None` where a leaf is not projected, or a function that makes one;
-            all leaves of two axes are matrices if `None`.
+        weight_dimension_numbers: `GaLoreDimensionNumbers` for all leaves of two axes or
+            more, a tree of them, `None` where a leaf is not projected, or a function
+            that makes one; all leaves of two axes are matrices if `None`.
+        side: which side of a matrix is projected, `"longer"` or `"shorter"`.
 
     Returns:
         A transformation whose state is `GaLoreState(count: i32[],
         base_optimizer_state, projector)`; for a matrix `[m, n]` the trees in
         `base_optimizer_state` have `[rank, n]`, or `[m, rank]` if it is wide, and
-        `projector` has `[max(m, n), rank]`, for other leaves `[0, 0]`.
+        `projector` has `[max(m, n), rank]`, for other leaves `[0, 0]`; the other way
+        round with the shorter side.
 
     Raises:
         ValueError: a number is outside its range, or the dimension numbers of a leaf do
@@ -97,11 +103,15 @@ def scale_by_galore(
 
     Reference:
         Zhao et al., GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
-        Projection, ICML 2024, arXiv:2403.03507, which projects the shorter side and has
-        a `scale` of 0.25. The longer side and 1 are those of optax.
+        Projection, ICML 2024, arXiv:2403.03507, which has `side="shorter"` and
+        `scale=0.25`. The longer side and 1 are those of optax.
     """
     check_integer("scale_by_galore", "rank", rank)
     check_integer("scale_by_galore", "update_proj_gap", update_proj_gap)
+    if side not in ("longer", "shorter"):
+        raise ValueError(
+            f"scale_by_galore: side must be 'longer' or 'shorter', got {side!r}"
+        )
     if base_optimizer is None:
         base_optimizer = scale_by_adam()
     check_transformation("scale_by_galore", "base_optimizer", base_optimizer)
@@ -111,7 +121,9 @@ def scale_by_galore(
         leaves = Leaves(params, params)
         small = list(leaves.p)
         bases: list[Any] = [MaskedNode()] * len(leaves.p)
-        for i, matrix in enumerate(_matrices(weight_dimension_numbers, leaves, rank)):
+        for i, matrix in enumerate(
+            _matrices(weight_dimension_numbers, leaves, rank, side)
+        ):
             if leaves.live[i]:
                 p: Any = leaves.p[i]
                 dtype = compute_dtype(p.dtype)
@@ -128,7 +140,7 @@ def scale_by_galore(
     def update(updates, state, params=None, **extra_args):
         leaves = Leaves(updates, params)
         bases = leaves.treedef.flatten_up_to(state.projector)
-        every = _matrices(weight_dimension_numbers, leaves, rank)
+        every = _matrices(weight_dimension_numbers, leaves, rank, side)
         matrices = {i: m for i, m in enumerate(every) if m and leaves.live[i]}
         for i, matrix in matrices.items():
             if bases[i].shape != matrix.basis:
@@ -172,44 +184,47 @@ class _Matrix(NamedTuple):
     order: tuple[int, ...]  # the axes of the rows, then those of the columns
     shape: tuple[int, int]
     rank: int
+    side: str
 
     @property
-    def wide(self) -> bool:
-        return self.shape[0] < self.shape[1]
+    def right(self) -> bool:
+        """Whether the columns are projected, by right singular vectors."""
+        m, n = self.shape
+        return m < n if self.side == "longer" else m > n
 
     @property
     def basis(self) -> tuple[int, int]:
-        return max(self.shape), self.rank
+        return self.shape[self.right], self.rank
 
     @property
     def small(self) -> tuple[int, int]:
         m, n = self.shape
-        return (m, self.rank) if self.wide else (self.rank, n)
+        return (m, self.rank) if self.right else (self.rank, n)
 
     def of(self, g: jax.Array) -> jax.Array:
         return g.transpose(self.order).reshape(self.shape)
 
     def leading(self, g: jax.Array) -> jax.Array:
         u, _, vh = jnp.linalg.svd(g, full_matrices=False)
-        return vh[: self.rank].mT.conj() if self.wide else u[:, : self.rank]
+        return vh[: self.rank].mT.conj() if self.right else u[:, : self.rank]
 
     def project(self, g: jax.Array, basis: jax.Array) -> jax.Array:
-        return g @ basis if self.wide else basis.mT.conj() @ g
+        return g @ basis if self.right else basis.mT.conj() @ g
 
     def restore(self, low: jax.Array, basis: jax.Array, shape: tuple) -> jax.Array:
-        u = low @ basis.mT.conj() if self.wide else basis @ low
+        u = low @ basis.mT.conj() if self.right else basis @ low
         turned = u.reshape([shape[i] for i in self.order])
         return turned.transpose(np.argsort(self.order))
 
 
-def _matrices(spec: WeightDimNumOrFn, leaves: Leaves, rank: int) -> list:
+def _matrices(spec: WeightDimNumOrFn, leaves: Leaves, rank: int, side: str) -> list:
     """The `_Matrix` of every leaf, `None` for one that is not projected."""
     if spec is None:
         every = [(0, 1) if np.ndim(x) == 2 else None for x in _arrays(leaves)]
     else:
         every = leaves.treedef.flatten_up_to(dimension_numbers(spec, leaves.reference))
     return [
-        _matrix(x, axes, rank, leaves, i) if axes and np.size(x) else None
+        _matrix(x, axes, rank, side, leaves, i) if axes and np.size(x) else None
         for i, (x, axes) in enumerate(zip(_arrays(leaves), every))
     ]
 
@@ -218,7 +233,9 @@ def _arrays(leaves: Leaves) -> list:
     return [x if live else None for x, live in zip(leaves.g, leaves.live)]
 
 
-def _matrix(x: jax.Array, numbers: Any, rank: int, leaves: Leaves, i: int) -> _Matrix:
+def _matrix(
+    x: jax.Array, numbers: Any, rank: int, side: str, leaves: Leaves, i: int
+) -> _Matrix:
     rows, columns = (
         [axis + x.ndim if axis < 0 else axis for axis in np.atleast_1d(axes).tolist()]
         for axes in numbers
@@ -229,7 +246,7 @@ def _matrix(x: jax.Array, numbers: Any, rank: int, leaves: Leaves, i: int) -> _M
             f"{numbers} must name each of its axes once"
         )
     m, n = (math.prod(x.shape[axis] for axis in axes) for axes in (rows, columns))
-    return _Matrix((*rows, *columns), (m, n), min(rank, m, n))
+    return _Matrix((*rows, *columns), (m, n), min(rank, m, n), side)
 
 
 @transformation(scale=FINITE)
@@ -242,6 +259,8 @@ def galore(
     weight_decay: PerLeaf = 0.0,
     mask: MaskOrFn = None,
     weight_dimension_numbers: WeightDimNumOrFn = None,
+    *,
+    side: str = "longer",
 ) -> GradientTransformationExtraArgs:
     """GaLore: Adam with moments in the gradient's leading singular directions.
 
@@ -249,8 +268,8 @@ def galore(
 
     Args:
         learning_rate: as `descend` takes it.
-        rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers: as
-            `scale_by_galore` takes them.
+        rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers, side: as
+            `scale_by_galore` takes them; the paper has `scale=0.25, side="shorter"`.
         weight_decay, mask: as `descend` takes them; of the whole parameters, which
             `base_optimizer` does not see.
 
@@ -272,6 +291,11 @@ def galore(
         Projection, ICML 2024, arXiv:2403.03507.
     """
     direction = scale_by_galore(
-        rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers
+        rank,
+        update_proj_gap,
+        scale,
+        base_optimizer,
+        weight_dimension_numbers,
+        side=side,
     )
     return descend(direction, learning_rate, weight_decay, mask)

@@ -1,12 +1,17 @@
 """LARS: momentum with steps relative to the norm of each leaf."""
 
-from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
-from ..engine import transformation
+import jax
+import jax.numpy as jnp
+
+from ..base import EmptyState, GradientTransformationExtraArgs, MaskOrFn, PerLeaf
+from ..engine import per_leaf, transformation
 from ..parts.average import trace
 from ..parts.combine import chain, masked
-from ..parts.decay import add_decayed_weights
+from ..parts.decay import WeightDecaySchedule, add_decayed_weights, which_decay
 from ..parts.scale import scale_by_learning_rate, scale_by_trust_ratio
+from ..parts.values import is_scheduled, products
 from ..settings import OWN_DECAY
+from ..tree import norm
 
 __all__ = ["lars"]
 
@@ -21,6 +26,8 @@ def lars(
     trust_ratio_mask: MaskOrFn = True,
     momentum: float = 0.9,
     nesterov: bool = False,
+    *,
+    separate_norms: bool = False,
 ) -> GradientTransformationExtraArgs:
     """LARS: momentum whose steps are a fraction of each leaf's norm.
 
@@ -29,8 +36,8 @@ def lars(
         trace <- step + momentum trace
         p     <- p - trace
 
-    The paper divides by `|g| + weight_decay |p|` with the norms taken apart; here the
-    norm of the sum is taken.
+    with the `g` of the first line. With `separate_norms`, as the paper has it, the step
+    is divided by `|g| + weight_decay |p| + eps` with the gradient as it came.
 
     Args:
         learning_rate: as `descend` takes it.
@@ -42,11 +49,12 @@ def lars(
         trust_ratio_mask: which leaves are scaled by their norm.
         momentum: the weight of past steps, in [0, 1].
         nesterov: whether to look ahead along the momentum.
+        separate_norms: whether the norms of gradient and decay are taken apart.
 
     Returns:
         A transformation whose state is `(MaskedState, MaskedState, EmptyState,
-        TraceState)` (memory: one copy of the parameters). The update needs the
-        parameters.
+        TraceState)` (memory: one copy of the parameters), with one `EmptyState` in the
+        place of both masked ones if `separate_norms`. The update needs the parameters.
 
     Example:
         >>> tx = jopt.lars(1.0, weight_decay=1e-4)
@@ -55,6 +63,18 @@ def lars(
         You, Gitman & Ginsburg, Large Batch Training of Convolutional Networks, 2017,
         arXiv:1708.03888.
     """
+    if separate_norms:
+        return chain(
+            _decay_and_trust(
+                weight_decay,
+                weight_decay_mask,
+                trust_coefficient,
+                eps,
+                trust_ratio_mask,
+            ),
+            scale_by_learning_rate(learning_rate),
+            trace(momentum, nesterov),
+        )
     return chain(
         masked(add_decayed_weights(weight_decay), weight_decay_mask),
         masked(
@@ -64,3 +84,41 @@ def lars(
         scale_by_learning_rate(learning_rate),
         trace(momentum, nesterov),
     )
+
+
+def _decay_and_trust(
+    weight_decay: PerLeaf,
+    weight_decay_mask: MaskOrFn,
+    trust_coefficient: float,
+    eps: float,
+    trust_ratio_mask: MaskOrFn,
+) -> GradientTransformationExtraArgs:
+    """Eq. 6 and algorithm 1 of the paper, but for the momentum."""
+    state = WeightDecaySchedule if is_scheduled(weight_decay) else EmptyState
+    numbers = products("lars", 1, weight_decay=weight_decay)
+    masks = which_decay(weight_decay_mask), which_decay(trust_ratio_mask)
+
+    def hint(params):
+        return jax.tree.map(lambda *flags: _WHICH[flags], *(m(params) for m in masks))
+
+    def lars(g, s, p, decay, which):
+        decay = decay if "decays" in which else jnp.zeros_like(decay)
+        u = g + decay * p
+        if "trusts" not in which:
+            return u, s
+        p_norm, g_norm = norm(p), norm(g)
+        below = g_norm + decay * p_norm
+        no_ratio = (p_norm == 0) | (below == 0)
+        ratio = trust_coefficient * p_norm / jnp.where(no_ratio, 1, below + eps)
+        return u * jnp.where(no_ratio, 1, ratio), s
+
+    return per_leaf(
+        state, lambda p: {}, lars, by_leaf=numbers, hint=hint, needs_params=True
+    )
+
+
+_WHICH = {
+    (decays, trusts): "decays " * decays + "trusts" * trusts
+    for decays in (False, True)
+    for trusts in (False, True)
+}

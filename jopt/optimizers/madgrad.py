@@ -9,14 +9,15 @@ from ..base import (
     GradientTransformationExtraArgs,
     MaskOrFn,
     Params,
-    ScalarOrSchedule,
+    PerLeaf,
     Updates,
 )
-from ..engine import per_leaf, scalar, transformation
-from ..numerics import abs_sq
+from ..engine import per_leaf, transformation
+from ..numerics import abs_sq, bounded, finite
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
-from ..settings import DECAY, FINITE, OWN_DECAY
+from ..parts.values import once_for_each, products
+from ..settings import DECAY, OWN_DECAY
 
 __all__ = ["MadgradState", "madgrad", "scale_by_madgrad"]
 
@@ -30,9 +31,9 @@ class MadgradState(NamedTuple):
     x0: Params
 
 
-@transformation(learning_rate=FINITE, momentum=DECAY)
+@transformation(momentum=DECAY)
 def scale_by_madgrad(
-    learning_rate: ScalarOrSchedule, momentum: float = 0.9, eps: float = 1e-6
+    learning_rate: PerLeaf, momentum: float = 0.9, eps: float = 1e-6
 ) -> GradientTransformationExtraArgs:
     """MADGRAD's whole step: dual averaging with momentum.
 
@@ -46,7 +47,7 @@ def scale_by_madgrad(
     is the change of `p`: the learning rate and its sign are in it.
 
     Args:
-        learning_rate: a number, or a schedule of the steps taken so far.
+        learning_rate: as `descend` takes it.
         momentum: the weight of the past, in [0, 1).
         eps: added to the root and to the learning rate, not negative.
 
@@ -71,27 +72,30 @@ def scale_by_madgrad(
         zero = jnp.zeros_like(p)
         return dict(grad_sum_sq=abs_sq(zero), s=zero, x0=p)
 
-    def each(t):
-        rate = learning_rate
-        if callable(rate):
-            rate = scalar("scale_by_madgrad", "learning_rate", rate(t - 1))
-        return (rate + eps) * jnp.sqrt(t.astype(jnp.result_type(float)))
+    rates = products("scale_by_madgrad", 1, learning_rate=learning_rate)
+
+    def by_leaf(tree, t):
+        root = jnp.sqrt(t.astype(jnp.result_type(float)))
+        return once_for_each(lambda rate: (rate + eps) * root, rates(tree, t))
 
     def scale_by_madgrad(g, s, p, weight):
+        g = bounded(g)
         total = s.s + weight * g
-        square = s.grad_sum_sq + weight * abs_sq(g)
+        square = finite(s.grad_sum_sq + weight * abs_sq(g))
         root = jnp.cbrt(square) + eps
         way = (s.x0 - p) - total / jnp.where(root == 0, 1, root)  # z - p
         return (1 - momentum) * way, s._replace(grad_sum_sq=square, s=total)
 
-    return per_leaf(MadgradState, init, scale_by_madgrad, each=each, needs_params=True)
+    return per_leaf(
+        MadgradState, init, scale_by_madgrad, by_leaf=by_leaf, needs_params=True
+    )
 
 
-@transformation(learning_rate=FINITE, momentum=DECAY, weight_decay=OWN_DECAY)
+@transformation(momentum=DECAY, weight_decay=OWN_DECAY)
 def madgrad(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     momentum: float = 0.9,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     eps: float = 1e-6,
     *,
     mask: MaskOrFn = None,
@@ -101,10 +105,10 @@ def madgrad(
         p <- p + u        with u of `scale_by_madgrad` for g + weight_decay p
 
     Args:
-        learning_rate: a number, or a schedule of the steps taken so far.
+        learning_rate: as `descend` takes it.
         momentum: the weight of the past, in [0, 1).
-        weight_decay: an L2 penalty, not negative; smaller ones suit than for other
-            methods.
+        weight_decay: an L2 penalty, not negative, as `descend` takes it; smaller ones
+            suit than for other methods.
         eps: added to the root and to the learning rate, not negative.
         mask: which leaves decay, as `descend` takes it.
 

@@ -9,14 +9,14 @@ from .. import tree
 from ..base import (
     GradientTransformationExtraArgs,
     MaskOrFn,
-    ScalarOrSchedule,
+    PerLeaf,
     Updates,
 )
 from ..engine import transformation
-from ..engine.whole import per_tree, setting_at
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..engine.whole import Own, largest, once_each, per_tree
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.decay import which_decay
-from ..settings import FINITE, NOT_NEGATIVE
+from ..settings import FINITE, OWN_DECAY
 from .polyak_sgd import loss_value, over_square
 
 __all__ = ["MomoAdamState", "MomoState", "momo", "momo_adam"]
@@ -43,12 +43,12 @@ class MomoAdamState(NamedTuple):
     count: jax.Array
 
 
-@transformation(learning_rate=FINITE, lower_bound=FINITE, weight_decay=NOT_NEGATIVE)
+@transformation(lower_bound=FINITE, weight_decay=OWN_DECAY)
 def momo(
-    learning_rate: ScalarOrSchedule = 1.0,
+    learning_rate: PerLeaf = 1.0,
     beta: float = 0.9,
     lower_bound: float = 0.0,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     adapt_lower_bound: bool = False,
     *,
     mask: MaskOrFn = None,
@@ -63,7 +63,10 @@ def momo(
         p <- (p - s m) / k
 
     from `g`, `value` and `<g, p>` of the first step. A mean gradient of zero only
-    decays. With `adapt_lower_bound`, as the authors propose,
+    decays. There is one `s` for the whole tree: where leaves have rates of their own,
+    their shares of the largest, `a`, are a preconditioner, and the step is `s a m`,
+    with sums over the leaves of `<m, p> / k` and `a |m|^2 / k`. With
+    `adapt_lower_bound`, as the authors propose,
 
         lb <- max(lower_bound, (f - c + <m, p> / k) / 2)        before, if it is above
                                                                 f - c + <m, p> / k
@@ -71,10 +74,11 @@ def momo(
 
     Args:
         learning_rate: the longest step: a number, rather large, or a schedule of the
-            steps taken so far.
+            steps taken so far; or several, as `descend` takes them.
         beta: decay of the means, in [0, 1).
         lower_bound: a lower bound of the loss; where `lb` starts.
-        weight_decay: decay, not negative, in the step's model as in the step.
+        weight_decay: decay, not negative, in the step's model as in the step, as
+            `descend` takes it.
         adapt_lower_bound: whether to estimate `lb`, where none is known.
         mask: which leaves decay, as `descend` takes it; for the others `k` is 1.
 
@@ -106,24 +110,31 @@ def momo(
     def mean(x, before, first):
         return jnp.where(first, x, ema(x, before, beta))
 
-    def reduce(gs, s, ps, *, hints, value=None, **extra_args):
+    def reduce(gs, s, ps, *, hints, owns, value=None, **extra_args):
         first = s.count == 1
         loss = loss_value("momo", value, s.barf)
-        rate = setting_at("momo", "learning_rate", learning_rate, s.count, s.barf)
         m = [mean(g, x, first) for g, x in zip(gs, s.exp_avg)]
         barf = mean(loss, s.barf, first)
         gamma = mean(_dot(gs, ps), s.gamma, first)
-        step, lb = _step(
-            rate,
-            1 + rate * weight_decay,
-            barf - gamma,
-            [_dot(*x) for x in _parted(hints, m, ps)],
-            [tree.norm(x) for (x,) in _parted(hints, m)],
-            s.lb,
-            lower_bound if adapt_lower_bound else None,
-        )
-        new = dict(barf=barf, gamma=gamma, lb=lb)
-        return (first, step, rate * weight_decay), new
+        rate, scales_of = _units(owns)
+        kinds = [
+            _Kind(
+                scales_of(own)[0],
+                scales_of(own)[1],
+                decays,
+                _dot(ms, xs),
+                tree.norm(ms),
+            )
+            for own, decays, ms, xs in _parted(owns, hints, m, ps)
+        ]
+        least = lower_bound if adapt_lower_bound else None
+        step, lb = _step(rate, barf - gamma, kinds, s.lb, least)
+
+        def numbers(own):
+            share, decay = scales_of(own)
+            return first, step * share, decay
+
+        return numbers, dict(barf=barf, gamma=gamma, lb=lb)
 
     def momo(g, s, p, numbers, decays):
         first, step, decay = numbers
@@ -138,18 +149,19 @@ def momo(
         reduce=reduce,
         whole=dict(barf=0.0, gamma=0.0, lb=lower_bound),
         hint=which_decay(mask),
+        settings=Own(learning_rate, weight_decay),
         needs_params=True,
     )
 
 
-@transformation(learning_rate=FINITE, lower_bound=FINITE, weight_decay=NOT_NEGATIVE)
+@transformation(lower_bound=FINITE, weight_decay=OWN_DECAY)
 def momo_adam(
-    learning_rate: ScalarOrSchedule = 1e-2,
+    learning_rate: PerLeaf = 1e-2,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
     lower_bound: float = 0.0,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     adapt_lower_bound: bool = False,
     *,
     mask: MaskOrFn = None,
@@ -165,17 +177,19 @@ def momo_adam(
         s  = max(k (f - (1 - b1^t) lb - c) + <m, p>, 0) / <m, m / D>
         p <- (p - min(learning_rate / (1 - b1^t), s) m / D) / k
 
-    A mean gradient of zero only decays. With `adapt_lower_bound`, `lb` is estimated as
-    by `momo`, from means without the weight of their zero start.
+    A mean gradient of zero only decays. Rates of their own are for leaves what they
+    are in `momo`. With `adapt_lower_bound`, `lb` is estimated as there, from means
+    without the weight of their zero start.
 
     Args:
         learning_rate: the longest step: a number, or a schedule of the steps taken so
-            far.
+            far; or several, as `descend` takes them.
         b1: decay of the mean gradient and the mean loss, in [0, 1).
         b2: decay of the mean squared gradient, in [0, 1).
         eps: added outside the root, not negative.
         lower_bound: a lower bound of the loss; where `lb` starts.
-        weight_decay: decay, not negative, in the step's model as in the step.
+        weight_decay: decay, not negative, in the step's model as in the step, as
+            `descend` takes it.
         adapt_lower_bound: whether to estimate `lb`, where none is known.
         mask: which leaves decay, as `descend` takes it; for the others `k` is 1.
 
@@ -203,29 +217,37 @@ def momo_adam(
         return dict(exp_avg=jnp.zeros_like(p), exp_avg_sq=abs_sq(jnp.zeros_like(p)))
 
     def moments(g, m, v, scale):
+        g = bounded(g)
         m, v = ema(g, m, b1), ema(abs_sq(g), v, b2)
         return m, v, m / (safe_sqrt(scale * v) + eps)
 
-    def reduce(gs, s, ps, *, hints, value=None, **extra_args):
+    def reduce(gs, s, ps, *, hints, owns, value=None, **extra_args):
         loss = loss_value("momo_adam", value, s.barf)
-        rate = setting_at("momo_adam", "learning_rate", learning_rate, s.count, s.barf)
         rho = one_minus_power(b1, s.count).astype(s.barf.dtype)
         scale = (1 / one_minus_power(b2, s.count)).astype(s.barf.dtype)
         means = [moments(*x, scale) for x in zip(gs, s.exp_avg, s.exp_avg_sq)]
         m, u = [m for m, _, _ in means], [u for _, _, u in means]
         barf = ema(loss, s.barf, b1)
         gamma = ema(_dot(gs, ps), s.gamma, b1)
-        step, lb = _step(
-            rate / rho,
-            1 + rate * weight_decay,
-            (barf - gamma) / rho,
-            [_dot(*x) / rho for x in _parted(hints, m, ps)],
-            [safe_sqrt(_dot(*x) / rho) for x in _parted(hints, m, u)],
-            s.lb,
-            lower_bound if adapt_lower_bound else None,
-        )
-        new = dict(barf=barf, gamma=gamma, lb=lb)
-        return (scale, step, rate * weight_decay), new
+        rate, scales_of = _units(owns)
+        kinds = [
+            _Kind(
+                scales_of(own)[0],
+                scales_of(own)[1],
+                decays,
+                _dot(ms, xs) / rho,
+                safe_sqrt(_dot(ms, us) / rho),
+            )
+            for own, decays, ms, us, xs in _parted(owns, hints, m, u, ps)
+        ]
+        least = lower_bound if adapt_lower_bound else None
+        step, lb = _step(rate / rho, (barf - gamma) / rho, kinds, s.lb, least)
+
+        def numbers(own):
+            share, decay = scales_of(own)
+            return scale, step * share, decay
+
+        return numbers, dict(barf=barf, gamma=gamma, lb=lb)
 
     def momo_adam(g, s, p, numbers, decays):
         scale, step, decay = numbers
@@ -240,36 +262,62 @@ def momo_adam(
         reduce=reduce,
         whole=dict(barf=0.0, gamma=0.0, lb=lower_bound),
         hint=which_decay(mask),
+        settings=Own(learning_rate, weight_decay),
         needs_params=True,
     )
 
 
-def _step(rate, k, gap, dots, sizes, lb, lower_bound) -> tuple[jax.Array, jax.Array]:
+class _Kind(NamedTuple):
+    """Leaves of one rate and decay: what the model of the loss knows of them."""
+
+    share: Any  # their rate over the largest
+    decay: Any  # their rate times their decay
+    decays: bool
+    dot: jax.Array  # `<m, p>`, with the weights of an average
+    size: jax.Array  # the norm of `m`, with the same weights
+
+
+def _units(owns: list[Own]) -> tuple[Any, Any]:
+    """The largest rate, and of a leaf's settings its share of it and its decay."""
+    most = largest([own.learning_rate for own in owns])
+
+    @once_each
+    def scales_of(own):
+        rate = own.learning_rate
+        share = 1 if rate is most else rate / jnp.where(most == 0, 1, most)
+        return share, rate * own.weight_decay
+
+    return most, scales_of
+
+
+def _step(rate, gap, kinds, lb, lower_bound) -> tuple[jax.Array, jax.Array]:
     """The step along the mean gradient, and the new lower bound.
 
     `gap` is the mean loss less the mean of `<g, p>`, with the weights of an average.
-    `dots` are `<m, p>`, with the same weights, and `sizes` the norms of `m`, of the
-    leaves that decay, which is to divide them by `k`, and of the others.
     """
-    # Without such leaves the sums are zeros of a dtype of their own.
-    dots, sizes = ([jnp.asarray(x, gap.dtype) for x in xs] for xs in (dots, sizes))
-    dot, size = sum(dots), jnp.hypot(*sizes)
-    ahead = gap + dots[0] / k + dots[1]  # the model's loss where the decay alone leads
+    # Without leaves the sums are zeros of a dtype of their own.
+    dot = size = slope = jnp.zeros((), gap.dtype)
+    ahead = gap  # the model's loss where the decay alone leads
+    for kind in kinds:
+        k = 1 + kind.decay if kind.decays else 1
+        ahead = ahead + kind.dot / k
+        dot = dot + kind.dot
+        size = jnp.hypot(size, jnp.sqrt(kind.share) * kind.size)
+        slope = jnp.hypot(slope, jnp.sqrt(kind.share / k) * kind.size)
     if lower_bound is not None:
         lb = jnp.where(ahead < lb, jnp.maximum(ahead / 2, lower_bound), lb)
-    slope = jnp.hypot(sizes[0] / jnp.sqrt(k), sizes[1])
     step = jnp.minimum(rate, over_square(jnp.maximum(ahead - lb, 0), slope))
     if lower_bound is not None:
         lb = jnp.maximum(gap + dot - step * size * size / 2, lower_bound)
     return step, lb
 
 
-def _parted(decays: list[bool], *columns: list) -> list[tuple[list, ...]]:
-    """The columns of the leaves that decay, and those of the others."""
-    return [
-        tuple([x for x, d in zip(column, decays) if d is keep] for column in columns)
-        for keep in (True, False)
-    ]
+def _parted(owns: list, decays: list, *columns: list) -> list[tuple]:
+    """The columns of the leaves of each kind, after what their settings are."""
+    kinds = {}
+    for own, keep, *leaf in zip(owns, decays, *columns):
+        kinds.setdefault((id(own), keep), (own, keep, []))[2].append(leaf)
+    return [(own, keep, *map(list, zip(*some))) for own, keep, some in kinds.values()]
 
 
 def _dot(xs: Any, ys: Any) -> jax.Array:

@@ -67,6 +67,7 @@ def scale_by_muon(
     adaptive: bool = False,
     preconditioning: str = "frobenius",
     weight_dimension_numbers: WeightDimNumOrFn = None,
+    bias_correction: bool = True,
 ) -> GradientTransformationExtraArgs:
     """Muon's direction: the mean gradient with its singular values set to about one.
 
@@ -85,11 +86,13 @@ def scale_by_muon(
         eps: added to the norm in the first division, not negative.
         mu_dtype: dtype `mu` is stored in. The parameter's, or float32 if that has 16
             bits, if `None`.
-        nesterov: whether to look ahead (with Adam's corrections).
+        nesterov: whether to look ahead.
         adaptive: whether to multiply by the inner product of `m` and `u`.
         preconditioning: as `orthogonalize` takes it.
         weight_dimension_numbers: `MuonDimensionNumbers` for all leaves, a tree of them,
             or a function that makes one; matrices `[in, out]` if `None`.
+        bias_correction: whether the means have Adam's corrections, as in optax;
+            otherwise `m = beta mu + (1 - beta) g`, as in the authors' code.
 
     Returns:
         A transformation whose state is `MuonState(count: i32[], mu, ns_coeffs)`, `mu`
@@ -116,6 +119,8 @@ def scale_by_muon(
         return dict(mu=jnp.zeros_like(p, dtype=mu_dtype))
 
     def each(t):
+        if not bias_correction:
+            return (beta, 1 - beta) if nesterov else (1, None)
         if not nesterov:
             return 1 / one_minus_power(beta, t), None
         scale_g = (1 - beta) / one_minus_power(beta, t)
@@ -180,13 +185,15 @@ def _coefficients(ns_coeffs: Any, ns_steps: int) -> tuple[Any, list]:
 def dimension_numbers(spec: WeightDimNumOrFn, tree: Any) -> Any:
     """The tree of `MuonDimensionNumbers`, `None` for a leaf that has none.
 
-    A tree is matched by path, so that it may name leaves that a mask hides.
+    One for all is for those that have two axes at least: a bias is no matrix. A tree is
+    matched by path, so that it may name leaves that a mask hides.
     """
     make: Any = spec
     if is_function(make):
         spec = make(tree)
     if spec is None or isinstance(spec, MuonDimensionNumbers):
-        return jax.tree.map(lambda x: spec or MuonDimensionNumbers(), tree)
+        numbers = spec or MuonDimensionNumbers()
+        return jax.tree.map(lambda x: numbers if np.ndim(x) >= 2 else None, tree)
 
     def is_spec(x):
         return x is None or isinstance(x, MuonDimensionNumbers)
@@ -316,6 +323,7 @@ def muon(
     adam_learning_rate: PerLeaf | None = None,
     muon_weight_dimension_numbers: WeightDimNumOrFn = None,
     consistent_rms: float | None = None,
+    bias_correction: bool = True,
 ) -> GradientTransformationExtraArgs:
     """Muon for matrices, AdamW for all other parameters.
 
@@ -329,11 +337,12 @@ def muon(
         weight_decay, weight_decay_mask: of the matrices, as `descend` takes them.
         adam_b1, adam_b2, adam_eps_root, adam_weight_decay: of AdamW.
         adam_learning_rate: of AdamW; the same if `None`.
-        muon_weight_dimension_numbers: a tree of `MuonDimensionNumbers`, `None` where
-            AdamW is to be used, or a function that makes one; all leaves of two axes
-            are matrices `[in, out]` if `None`.
+        muon_weight_dimension_numbers: `MuonDimensionNumbers` for all leaves of two axes
+            or more, a tree of them, `None` where AdamW is to be used, or a function
+            that makes one; all leaves of two axes are matrices `[in, out]` if `None`.
         consistent_rms: the root mean square of a step of a square matrix, times the
             learning rate; 0.2 is AdamW's.
+        bias_correction: of the matrices, as `scale_by_muon` takes it.
 
     Returns:
         A transformation whose state is `PartitionState` with the labels `"muon"` and
@@ -370,6 +379,7 @@ def muon(
                     adaptive=adaptive,
                     preconditioning=preconditioning,
                     weight_dimension_numbers=spec,
+                    bias_correction=bias_correction,
                 ),
                 _scale_by_shape(spec, consistent_rms),
                 *beside,

@@ -3,6 +3,7 @@
 from jax.typing import ArrayLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
+from ..deprecated import seed_as_key
 from ..engine import transformation
 from ..parts.noise import add_noise
 from ..parts.scale import descend
@@ -11,7 +12,7 @@ from ..settings import FINITE
 __all__ = ["noisy_sgd"]
 
 
-@transformation(gamma=FINITE)
+@transformation(normal=seed_as_key, gamma=FINITE)
 def noisy_sgd(
     learning_rate: PerLeaf,
     eta: float = 0.01,

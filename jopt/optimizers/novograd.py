@@ -8,10 +8,11 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, safe_sqrt
+from ..numerics import bounded_norm, ema, safe_sqrt
 from ..parts.decay import which_decay
 from ..parts.scale import descend
-from ..settings import NOT_NEGATIVE
+from ..parts.values import once_for_each, products
+from ..settings import OWN_DECAY
 
 __all__ = ["ScaleByNovogradState", "novograd", "scale_by_novograd"]
 
@@ -24,13 +25,13 @@ class ScaleByNovogradState(NamedTuple):
     nu: Updates
 
 
-@transformation(weight_decay=NOT_NEGATIVE)
+@transformation(weight_decay=OWN_DECAY)
 def scale_by_novograd(
     b1: float = 0.9,
     b2: float = 0.25,
     eps: float = 1e-8,
     eps_root: float = 0.0,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     mu_dtype: DTypeLike | None = None,
     *,
     mask: MaskOrFn = None,
@@ -46,7 +47,8 @@ def scale_by_novograd(
         b2: decay of the squared norm, in [0, 1); the paper has 0.98 at its end.
         eps: added outside the root, not negative.
         eps_root: added inside the root, not negative.
-        weight_decay: added to the normalized gradient, not negative.
+        weight_decay: added to the normalized gradient, not negative, as `descend`
+            takes it.
         mu_dtype: dtype `mu` is stored in. The parameter's, or float32 if that has 16
             bits, if `None`.
         mask: which leaves decay, as `descend` takes it.
@@ -69,11 +71,18 @@ def scale_by_novograd(
             mu=jnp.zeros_like(p, dtype=mu_dtype), nu=jnp.zeros((), p.real.dtype)
         )
 
-    def scale_by_novograd(g, s, p, first, decays):
-        square = jnp.sum(abs_sq(g))
+    decays_of = products("scale_by_novograd", 1, weight_decay=weight_decay)
+
+    def by_leaf(tree, t):
+        first = t == 1
+        return once_for_each(lambda x: (first, x), decays_of(tree, t))
+
+    def scale_by_novograd(g, s, p, numbers, decays):
+        first, weight_decay = numbers
+        square, share = bounded_norm(g)
         nu = jnp.where(first, square, ema(square, s.nu, b2))
         below = safe_sqrt(nu + eps_root) + eps
-        u = g / jnp.where(below == 0, 1, below)
+        u = share * g / jnp.where(below == 0, 1, below)
         mu = b1 * s.mu + (u + weight_decay * p if decays else u)
         return mu, s._replace(mu=mu, nu=nu)
 
@@ -81,20 +90,20 @@ def scale_by_novograd(
         ScaleByNovogradState,
         init,
         scale_by_novograd,
-        each=lambda t: t == 1,
+        by_leaf=by_leaf,
         hint=which_decay(mask),
         needs_params=True,
     )
 
 
-@transformation(weight_decay=NOT_NEGATIVE)
+@transformation(weight_decay=OWN_DECAY)
 def novograd(
     learning_rate: PerLeaf,
     b1: float = 0.9,
     b2: float = 0.25,
     eps: float = 1e-6,
     eps_root: float = 0.0,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     *,
     mask: MaskOrFn = None,
 ) -> GradientTransformationExtraArgs:

@@ -121,6 +121,42 @@ def optimistic_gradient_descent(
     return descend(direction, learning_rate, weight_decay, mask)
 
 
+@transformation(learning_rate=FINITE, optimism=FINITE)
+def optimistic_adam(
+    learning_rate: float,
+    optimism: float | None = None,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    nesterov: bool = True,
+) -> GradientTransformationExtraArgs:
+    """Optimistic Adam as optax had it first; `optimistic_adam_v2` replaces it.
+
+        p <- p - learning_rate u - optimism (u - u_before)        with u of `adam`
+
+    without the last term at the first step.
+
+    Args:
+        learning_rate: a number, no schedule.
+        optimism: the weight of the change; the learning rate if `None`.
+        b1, b2, eps, eps_root, mu_dtype, nesterov: as `scale_by_adam` takes them.
+
+    Returns:
+        A transformation whose state is that of `optimistic_adam_v2`.
+
+    Reference:
+        Daskalakis, Ilyas, Syrgkanis & Zeng, Training GANs with Optimism, ICLR 2018,
+        arXiv:1711.00141.
+    """
+    adam = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    beta = learning_rate if optimism is None else optimism
+    optimistic = scale_by_optimistic_gradient(learning_rate, beta)
+    return chain(adam, optimistic, scale_by_learning_rate(1.0))
+
+
 @transformation(alpha=FINITE, beta=FINITE)
 def optimistic_adam_v2(
     learning_rate: PerLeaf,

@@ -11,14 +11,13 @@ from ..base import (
     GradientTransformationExtraArgs,
     MaskOrFn,
     PerLeaf,
-    ScalarOrSchedule,
     WeightDecay,
 )
 from ..engine import from_plan, transformation
 from ..engine.stages import in_sequence, plan_of
 from ..engine.whole import per_tree
 from ..parts.combine import as_tuple
-from ..settings import FINITE, POSITIVE
+from ..settings import FINITE, POSITIVE, RATE
 from ..tree.messages import spell
 from .sgd import sgd
 
@@ -82,10 +81,10 @@ def scale_by_polyak(
     return per_tree(EmptyState, lambda p: {}, scale_by_polyak, reduce=reduce)
 
 
-@transformation(f_min=FINITE, max_learning_rate=POSITIVE, scaling=FINITE)
+@transformation(f_min=FINITE, max_learning_rate=POSITIVE, scaling=RATE)
 def polyak_sgd(
     max_learning_rate: float = 1.0,
-    scaling: ScalarOrSchedule = 1.0,
+    scaling: PerLeaf = 1.0,
     f_min: float = 0.0,
     eps: float = 0.0,
     variant: str = "sps",
@@ -101,7 +100,8 @@ def polyak_sgd(
 
     Args:
         max_learning_rate: the longest step before `scaling`, positive.
-        scaling: factor of the step: a number, or a schedule of the steps taken so far.
+        scaling: factor of the step: a number, or a schedule of the steps taken so far;
+            or several, as `descend` takes its learning rate.
         f_min: the least loss, or a lower bound of it: 0 for a model that can fit its
             data. Too high a value stops short of the minimum, too low a one diverges.
         eps: added to the squared norm, not negative.

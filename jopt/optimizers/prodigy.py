@@ -9,15 +9,15 @@ from .. import tree
 from ..base import (
     GradientTransformationExtraArgs,
     MaskOrFn,
-    ScalarOrSchedule,
+    PerLeaf,
     Updates,
 )
 from ..engine import transformation
-from ..engine.whole import per_tree
-from ..numerics import abs_sq, ema, safe_sqrt
+from ..engine.whole import Own, largest, once_each, per_tree
+from ..numerics import abs_sq, bounded, ema, finite, safe_sqrt
 from ..parts.decay import which_decay
-from ..settings import DECAY, FINITE, NOT_NEGATIVE, POSITIVE
-from .dadapt_adamw import corrected, larger, square_root, two_decays
+from ..settings import DECAY, OWN_DECAY, POSITIVE
+from .dadapt_adamw import corrected, larger, share_of, square_root, two_decays
 
 __all__ = ["ProdigyState", "prodigy"]
 
@@ -35,23 +35,24 @@ class ProdigyState(NamedTuple):
 
 
 @transformation(
-    learning_rate=FINITE,
     beta3=DECAY,
     eps=POSITIVE,
     estim_lr0=POSITIVE,
     estim_lr_coef=POSITIVE,
-    weight_decay=NOT_NEGATIVE,
+    weight_decay=OWN_DECAY,
 )
 def prodigy(
-    learning_rate: ScalarOrSchedule = 1.0,
+    learning_rate: PerLeaf = 1.0,
     betas: tuple[float, float] = (0.9, 0.999),
     beta3: float | None = None,
     eps: float = 1e-8,
     estim_lr0: float = 1e-6,
     estim_lr_coef: float = 1.0,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     safeguard_warmup: bool = False,
     weight_decay_mask: MaskOrFn = None,
+    *,
+    use_bias_correction: bool = True,
 ) -> GradientTransformationExtraArgs:
     """Prodigy: AdamW that finds its learning rate from how far it has come.
 
@@ -66,19 +67,26 @@ def prodigy(
     from `d = d0 = estim_lr0`, and then `d <- d'`. While no gradient has been other
     than zero there is no estimate, and `d` stays.
 
+    There is one `d` for the whole tree. Where leaves have rates of their own, these
+    are the units that a leaf is measured in: the sum `r` has the largest rate in `c`,
+    `s` and the step that of the leaf. So a leaf with a rate of 0 has no part in `d`.
+
     Args:
         learning_rate: factor of the rate it finds, to be left at 1; or a schedule of
-            the steps taken so far, which best ends near 0.
+            the steps taken so far, which best ends near 0; or several, as `descend`
+            takes them.
         betas: decays `b1` and `b2` of the mean and the mean square, in [0, 1).
         beta3: decay `b3` of the estimate's sums, in [0, 1); `sqrt(b2)` if `None`.
         eps: added outside the root, positive.
         estim_lr0: the first, too low estimate of the rate, positive.
         estim_lr_coef: factor of the estimate, positive: 0.5 or 2 to tune the method.
-        weight_decay: decoupled decay, not negative.
+        weight_decay: decoupled decay, not negative, as `descend` takes it.
         safeguard_warmup: whether `s` leaves out the factor `c`, so that a learning
             rate that starts near zero does not raise the estimate.
         weight_decay_mask: which leaves decay: a tree of booleans or a function that
             makes one; all if `None`.
+        use_bias_correction: whether `c` has Adam's corrections, as in optax; the
+            authors' code leaves them out by default, and then `c = learning_rate`.
 
     Returns:
         A transformation whose state is `ProdigyState(exp_avg, exp_avg_sq, grad_sum,
@@ -94,8 +102,7 @@ def prodigy(
 
     Reference:
         Mishchenko & Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free
-        Learner, ICML 2024, arXiv:2306.06101. The bias correction `c` is an option of
-        the authors' code.
+        Learner, ICML 2024, arXiv:2306.06101.
     """
     b1, b2 = two_decays("prodigy", betas)
     b3 = square_root(b2) if beta3 is None else beta3
@@ -111,22 +118,41 @@ def prodigy(
     def sum_gradients(g, total, weight):
         return b3 * total + weight * g
 
-    def reduce(gs, s, ps, **extra_args):
-        d = s.estim_lr
-        rate = d * corrected("prodigy", learning_rate, b1, b2, s.count, d)
+    def reduce(gs, s, ps, *, owns, **extra_args):
+        gs, d = [bounded(g) for g in gs], s.estim_lr
+        decays = (b1, b2) if use_bias_correction else None
+        most = largest([own.learning_rate for own in owns])
         scale = d / jnp.asarray(estim_lr0, d.dtype)
-        weight = scale * (d if safeguard_warmup else rate)
-        sums = [sum_gradients(g, x, weight) for g, x in zip(gs, s.grad_sum)]
+
+        @once_each
+        def rate_of(learning_rate):
+            return d * corrected("prodigy", learning_rate, s.count, d, decays)
+
+        @once_each
+        def weight_of(own):
+            if safeguard_warmup:
+                return scale * share_of(own.learning_rate, most, d)
+            return scale * rate_of(own.learning_rate)
+
+        rate = rate_of(most)
+        weights = map(weight_of, owns)
+        sums = [sum_gradients(*x) for x in zip(gs, s.grad_sum, weights)]
         come = jnp.real(tree.vdot(gs, tree.sub(s.params0, ps)))
         numerator = b3 * s.numerator_weighted + scale * rate * come
         new = larger(d, estim_lr_coef * numerator, tree.norm(sums, 1))
         whole = dict(estim_lr=new, numerator_weighted=numerator)
-        return (d, new, rate, weight), whole
+
+        def numbers(own):
+            mine = rate_of(own.learning_rate), weight_of(own), own.weight_decay
+            return d, new, *mine
+
+        return numbers, whole
 
     def prodigy(g, s, p, numbers, decays):
-        d, new, rate, weight = numbers
+        d, new, rate, weight, weight_decay = numbers
+        g = bounded(g)
         m = ema(d * g, s.exp_avg, b1)
-        v = ema(abs_sq(d * g), s.exp_avg_sq, b2)
+        v = ema(finite(abs_sq(d * g)), s.exp_avg_sq, b2)
         total = sum_gradients(g, s.grad_sum, weight)
         u = m / (safe_sqrt(v) + new * eps)
         u = u + weight_decay * p if decays else u
@@ -139,5 +165,6 @@ def prodigy(
         reduce=reduce,
         whole=dict(estim_lr=estim_lr0, numerator_weighted=0.0),
         hint=which_decay(weight_decay_mask),
+        settings=Own(learning_rate, weight_decay),
         needs_params=True,
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
 from ..settings import Range
 from .adam import Scalar, ScaleByAdamState
@@ -55,6 +55,7 @@ def scale_by_radam(
     threshold: float = 5.0,
     *,
     nesterov: bool = False,
+    eps_after_correction: bool = True,
 ) -> GradientTransformationExtraArgs:
     """RAdam's direction: Adam's by the confidence in its mean square.
 
@@ -75,6 +76,9 @@ def scale_by_radam(
         threshold: the length of the average from which its variance counts, at least
             4; the paper has 4, the authors' code 5.
         nesterov: whether `m` looks ahead, as in `scale_by_adam`.
+        eps_after_correction: whether `eps` stands beside the corrected root. PyTorch
+            has `sqrt(1 - b2^t) / (sqrt(nu + eps_root) + eps)` instead, in which it
+            weighs more in early steps.
 
     Returns:
         A transformation whose state is `ScaleByRadamState(count: i32[], mu, nu)`; `mu`
@@ -100,10 +104,14 @@ def scale_by_radam(
         if nesterov:
             scale_g = (1 - b1) * scale_mu
             scale_mu = b1 / one_minus_power(b1, t + 1)
-        return settled, safe_sqrt(ratio), scale_mu, 1 / one_minus_power(b2, t), scale_g
+        confidence, scale_nu = safe_sqrt(ratio), 1 / one_minus_power(b2, t)
+        if not eps_after_correction:
+            confidence, scale_nu = confidence / safe_sqrt(scale_nu), 1
+        return settled, confidence, scale_mu, scale_nu, scale_g
 
     def scale_by_radam(g, s, p, numbers):
         settled, confidence, scale_mu, scale_nu, scale_g = numbers
+        g = bounded(g)
         mu, nu = ema(g, s.mu, b1), ema(abs_sq(g), s.nu, b2)
         m = scale_mu * mu if scale_g is None else scale_mu * mu + scale_g * g
         adaptive = confidence * m / (safe_sqrt(scale_nu * nu + eps_root) + eps)
@@ -124,6 +132,7 @@ def radam(
     nesterov: bool = False,
     weight_decay: PerLeaf | None = None,
     mask: MaskOrFn = None,
+    eps_after_correction: bool = True,
 ) -> GradientTransformationExtraArgs:
     """RAdam: Adam with a warm-up that its own variance prescribes.
 
@@ -133,6 +142,7 @@ def radam(
         learning_rate: as `descend` takes it.
         b1, b2, eps, eps_root, threshold, nesterov: as `scale_by_radam` takes them.
         weight_decay, mask: as `descend` takes them; no decay if `None`.
+        eps_after_correction: as `scale_by_radam` takes it; PyTorch's if false.
 
     Returns:
         A transformation whose state is `(ScaleByRadamState, EmptyState)` (memory: two
@@ -145,5 +155,13 @@ def radam(
         Liu et al., On the Variance of the Adaptive Learning Rate and Beyond, ICLR
         2020, arXiv:1908.03265.
     """
-    direction = scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov)
+    direction = scale_by_radam(
+        b1,
+        b2,
+        eps,
+        eps_root,
+        threshold,
+        nesterov=nesterov,
+        eps_after_correction=eps_after_correction,
+    )
     return descend(direction, learning_rate, weight_decay, mask)

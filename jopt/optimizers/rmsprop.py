@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.average import trace
 from ..parts.combine import chain, identity
 from ..parts.decay import decay_parts
@@ -95,6 +95,7 @@ def scale_by_rms(
         return 1 / one_minus_power(decay, *t) if bias_correction else 1
 
     def scale_by_rms(g, s, p, scale):
+        g = bounded(g)
         nu = ema(abs_sq(g), s.nu, decay)
         return _over_root(g, scale * nu, eps, eps_in_sqrt), s._replace(nu=nu)
 
@@ -147,6 +148,7 @@ def scale_by_stddev(
         return 1 / one_minus_power(decay, *t) if bias_correction else 1
 
     def scale_by_stddev(g, s, p, scale):
+        g = bounded(g)
         mu, nu = ema(g, s.mu, decay), ema(abs_sq(g), s.nu, decay)
         rms, size = safe_sqrt(scale * nu), jnp.abs(scale * mu)
         variance = jnp.maximum((rms - size) * (rms + size), 0)  # inf is not inf - inf

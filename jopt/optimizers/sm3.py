@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
+from ..compat import shard_alike
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, finite, safe_sqrt
 from ..parts.scale import descend
 from ..settings import FRACTION
 
@@ -54,21 +55,28 @@ def scale_by_sm3(
     """
 
     def init(p):
-        zeros = abs_sq(jnp.zeros((), p.dtype))
-        axes = [jnp.zeros((d,), zeros.dtype) for d in p.shape]
-        return dict(mu=axes or [zeros], nu=jnp.zeros_like(p))
+        axes = [_zeros_along(p, axis) for axis in range(p.ndim)]
+        return dict(mu=axes or [abs_sq(jnp.zeros_like(p))], nu=jnp.zeros_like(p))
 
     def scale_by_sm3(g, s, p):
         along = [_along(mu, axis, g.ndim) for axis, mu in enumerate(s.mu)]
         least = functools.reduce(jnp.minimum, along)
         weight = jnp.where(b2 == 1, 1, 1 - b2).astype(least.dtype)
-        v = b2 * least + weight * abs_sq(g)
+        g = bounded(g)
+        v = finite(b2 * least + weight * abs_sq(g))
         root = safe_sqrt(v + eps)
         direction = g / jnp.where(root == 0, 1, root)
         nu = ema(direction, s.nu, b1)
         return nu, s._replace(mu=[_most(v, i) for i in range(len(s.mu))], nu=nu)
 
     return per_leaf(ScaleBySM3State, init, scale_by_sm3)
+
+
+def _zeros_along(p: jax.Array, axis: int) -> jax.Array:
+    """Zeros for one axis, sharded as that axis of the parameter is."""
+    others = tuple(a for a in range(p.ndim) if a != axis)
+    line = abs_sq(jnp.sum(p, axis=others))
+    return shard_alike(line, jnp.zeros_like(line))
 
 
 def _along(x: jax.Array, axis: int, ndim: int) -> jax.Array:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, finite, one_minus_power, safe_sqrt
 from ..parts.scale import descend
 from .adam import ScaleByAdamState
 
@@ -59,10 +59,11 @@ def scale_by_yogi(
 
     def scale_by_yogi(g, s, p, scales):
         scale_mu, scale_nu = scales
+        g = bounded(g)
         square = abs_sq(g)
         mu = ema(g, s.mu, b1)
         nu = s.nu - (1 - b2) * jnp.sign(s.nu - square) * square
-        u = scale_mu * mu / (safe_sqrt(scale_nu * nu + eps_root) + eps)
+        u = scale_mu * mu / (safe_sqrt(finite(scale_nu * nu) + eps_root) + eps)
         return u, s._replace(mu=mu, nu=nu)
 
     return per_leaf(ScaleByYogiState, init, scale_by_yogi, each=each)

@@ -2,7 +2,7 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -97,9 +97,12 @@ def chain(*args: GradientTransformation) -> GradientTransformationExtraArgs:
     return from_plan(in_sequence([plan_of(tx) for tx in args], tuple, as_tuple))
 
 
-def as_tuple(state: Any) -> tuple:
-    """The states of a chain, one for each part; refuses what no chain made."""
-    if not isinstance(state, tuple) or hasattr(state, "_fields"):
+def as_tuple(state: Any) -> Sequence:
+    """The states of a chain, one for each part; refuses what no chain made.
+
+    A list is taken as well: files and other programs make lists of tuples.
+    """
+    if not isinstance(state, tuple | list) or hasattr(state, "_fields"):
         raise ValueError(
             "chain: expected a tuple of the parts' states, got a "
             f"{type(state).__name__}: was the state made by another transformation?"
@@ -206,7 +209,7 @@ def _masked(inner: GradientTransformation, mask: Mask):
 
 @transformation
 def partition(
-    transforms: Mapping[Hashable, GradientTransformation],
+    transforms: Mapping[Any, GradientTransformation],
     param_labels: Any | Callable[[Any], Any],
     *,
     mask_compatible_extra_args: bool = False,

@@ -90,6 +90,24 @@ def _plus_decay(g, s, p, weight_decay):
 _plus_decay.__qualname__ = "add_decayed_weights"
 
 
+def proximal_decay(mask: MaskOrFn, **settings: Any) -> GradientTransformationExtraArgs:
+    """Decay of the parameters after the step `u`: `p <- (p + u) / (1 + k)`.
+
+    `k` is the product of the settings. It comes last, for it takes whole steps.
+    """
+    state = WeightDecaySchedule if is_scheduled(settings) else EmptyState
+    numbers = products("add_decayed_weights", 1, **settings)
+    tx = per_leaf(state, lambda p: {}, _proximal, by_leaf=numbers, needs_params=True)
+    return tx if mask is None else masked(tx, mask)
+
+
+def _proximal(g, s, p, decay):
+    return (g - decay * p) / (1 + decay), s
+
+
+_proximal.__qualname__ = "add_decayed_weights"
+
+
 # -------------------------------------------------------------------------- its kinds
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from ..base import GradientTransformationExtraArgs, Params, Updates
+from ..deprecated import seed_as_key
 from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..numerics import cast, compute_dtype
@@ -24,7 +25,9 @@ class DifferentiallyPrivateAggregateState(NamedTuple):
     rng_key: jax.Array
 
 
-@transformation(l2_norm_clip=POSITIVE, noise_multiplier=NOT_NEGATIVE)
+@transformation(
+    normal=seed_as_key, l2_norm_clip=POSITIVE, noise_multiplier=NOT_NEGATIVE
+)
 def differentially_private_aggregate(
     l2_norm_clip: float,
     noise_multiplier: float,
@@ -45,7 +48,7 @@ def differentially_private_aggregate(
         l2_norm_clip: the largest norm of an example's gradient, positive.
         noise_multiplier: the noise's standard deviation over that norm, not negative.
         key: a key, or an integer to make one of.
-        seed: an integer; the older name of the same.
+        seed: an integer; the older name of the same, deprecated.
 
     Returns:
         A transformation whose state is

@@ -12,6 +12,7 @@ from ..base import (
     Params,
     Updates,
 )
+from ..deprecated import seed_as_key
 from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..numerics import cast, compute_dtype, safe_increment
@@ -50,7 +51,7 @@ def as_key(where: str, key: ArrayLike | None, seed: int | None) -> jax.Array:
     raise TypeError(f"{where}: key must be a key or an integer, got {spell(key)}")
 
 
-@transformation(gamma=FINITE)
+@transformation(normal=seed_as_key, gamma=FINITE)
 def add_noise(
     eta: float,
     gamma: float,
@@ -68,7 +69,7 @@ def add_noise(
         eta: variance of the noise at the first step, not negative.
         gamma: how fast it falls.
         key: a key, or an integer to make one of.
-        seed: an integer; the older name of the same.
+        seed: an integer; the older name of the same, deprecated.
 
     Returns:
         A transformation whose state is `AddNoiseState(count: i32[], rng_key: key[])`.

@@ -10,6 +10,7 @@ from .. import tree
 from ..base import Updates
 from ..numerics import cast, compute_dtype
 from ..tree.messages import keystr, spell
+from ..tree.norms import as_inexact
 from .clip import shrink
 
 __all__ = ["per_example_global_norm_clip", "per_example_layer_norm_clip"]
@@ -27,7 +28,8 @@ def per_example_global_norm_clip(
         l2_norm_clip: the largest norm of an example's gradient, positive.
 
     Returns:
-        The sum, and how many examples were clipped (`i32[]`).
+        The sum, in the dtypes of the gradients, in floats of integers; and how many
+        examples were clipped (`i32[]`).
 
     Raises:
         ValueError: a leaf has no batch axis, or one of another length.
@@ -64,7 +66,8 @@ def per_example_layer_norm_clip(
             of their number; by the root of each leaf's size if not.
 
     Returns:
-        The sum, and a tree of how many examples were clipped in each leaf (`i32[]`).
+        The sum, in floats of integers, and a tree of how many examples were clipped in
+        each leaf (`i32[]`).
 
     Raises:
         ValueError: a leaf has no batch axis, or one of another length.
@@ -89,6 +92,7 @@ def per_example_layer_norm_clip(
 
 
 def _sum_clipped(g: jax.Array, norms: jax.Array, most: ArrayLike) -> jax.Array:
+    g = as_inexact(g)  # a share of an integer is none
     wide = cast(g, compute_dtype(g.dtype))
     norms = norms.reshape(-1, *[1] * (g.ndim - 1))
     with jax.numpy_dtype_promotion("standard"):  # real factors of complex arrays

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from ..base import (
     EmptyState,
@@ -17,6 +16,7 @@ from ..base import (
 from ..engine import per_leaf, scalar, stateless_leaf, transformation
 from ..engine.stages import LeafStage, plan_of
 from ..numerics import norm
+from ..settings import Range
 from .combine import chain
 from .decay import decay_parts
 from .values import is_scheduled, products
@@ -42,22 +42,34 @@ class ScaleByScheduleState(NamedTuple):
     count: jax.Array
 
 
-@transformation
-def scale(step_size: ArrayLike) -> GradientTransformationExtraArgs:
+@transformation(step_size=Range(per_leaf=True))
+def scale(step_size: PerLeaf) -> GradientTransformationExtraArgs:
     """Multiplies the updates by a number.
 
     Args:
-        step_size: the factor.
+        step_size: the factor; or several, as `descend` takes its learning rate: 1 for
+            leaves that no pattern chooses.
 
     Returns:
         A transformation whose state is `EmptyState()`.
+
+    Raises:
+        ValueError: a pattern chooses no leaf.
+        TypeError: there is something that is no number.
 
     Example:
         >>> jopt.scale(-0.5).update(jnp.ones(2), jopt.EmptyState())[0]
         Array([-0.5, -0.5], dtype=float32)
     """
-
-    return per_leaf(EmptyState, lambda p: {}, _times, each=lambda: step_size)
+    if is_scheduled(step_size):
+        raise TypeError(
+            "scale: step_size must be a number, got a function; for a schedule use "
+            "scale_by_schedule, or scale_by_learning_rate with flip_sign=False"
+        )
+    if jax.tree_util.all_leaves([step_size]):
+        return per_leaf(EmptyState, lambda p: {}, _times, each=lambda: step_size)
+    numbers = products("scale", 1, step_size=step_size)
+    return per_leaf(EmptyState, lambda p: {}, _times, by_leaf=numbers)
 
 
 @transformation(step_size_fn=None)

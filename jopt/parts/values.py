@@ -11,7 +11,8 @@ from ..tree import values_of
 
 __all__ = []
 
-_ELSEWHERE = dict(weight_decay=dict(default=0.0))  # of leaves that a mapping leaves out
+# Of leaves that a mapping leaves out.
+_ELSEWHERE = dict(weight_decay=dict(default=0.0), step_size=dict(default=1.0))
 
 
 def is_scheduled(*settings: Any) -> bool:
@@ -43,6 +44,15 @@ def products(where: str, factor: float, **settings: Any) -> Callable[..., list]:
         return scalar(where, name, value(*(x - 1 for x in t)))
 
     return by_leaf
+
+
+def once_for_each(function: Callable[[Any], Any], values: list) -> list:
+    """The function of every value, called once for those that are one object."""
+    made = {}
+    for x in values:
+        if id(x) not in made:
+            made[id(x)] = function(x)
+    return [made[id(x)] for x in values]
 
 
 def is_schedule(x: Any) -> bool:

@@ -124,12 +124,14 @@ def on_simplex(x: jax.Array, scale: ArrayLike = 1) -> jax.Array:
     rank = jax.lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1) + 1
     tau = (jnp.cumsum(falling, -1) - scale) / rank
     n = jnp.maximum(jnp.sum(falling > tau, -1, keepdims=True), 1)
-    support = x > jnp.take_along_axis(tau, n - 1, -1)
-    # The same number again, by a sum that is more exact than the cumulative one, and
-    # whose derivative is that of the projection.
+    x = x - jnp.take_along_axis(tau, n - 1, -1)
+    support = x > 0
+    # What the cumulative sums have rounded off, many times as large as `scale` where
+    # many elements lie below the largest one, by a sum of differences that stays small;
+    # its derivative is that of the projection.
     size = jnp.maximum(jnp.sum(support, -1, keepdims=True, dtype=x.dtype), 1)
-    total = jnp.sum(jnp.where(support, x, 0), -1, keepdims=True)
-    return jnp.where(support, jnp.maximum(x - (total - scale) / size, 0), 0)
+    excess = jnp.sum(jnp.where(support, x - scale / size, 0), -1, keepdims=True) / size
+    return jnp.where(support, jnp.maximum(x - excess, 0), 0)
 
 
 def projection_l2_ball(tree: Any, scale: ArrayLike = 1) -> Any:

@@ -16,6 +16,7 @@ from ..parts.scale import scale, scale_by_learning_rate, scale_by_schedule
 from ..settings import show
 from ..tree import paths, values_of
 from ..tree.states import by_param
+from ..wrappers.groups import lr_mult
 from .parts import Part
 from .table import Description, ParamRow, text_of
 
@@ -80,10 +81,10 @@ class _Action(NamedTuple):
     name: str
     factory: Any  # None if jopt did not make it
     maker: str | None  # the optimizer that it is a piece of
-    group: str
+    group: Any  # of a path
     rates: dict[str, Any]  # by path, where it has such
     decays: dict[str, Any]
-    factor: Any  # of a scale
+    factors: dict[str, Any]  # of a scale or a multiplier, by path
 
 
 def _action(part: Part) -> _Action:
@@ -97,22 +98,28 @@ def _action(part: Part) -> _Action:
         name=_name(part),
         factory=part.call and part.call.factory,
         maker=part.maker and part.maker.name,
-        group="/".join(map(str, part.groups)),
+        group=part.group_of,
         rates=_by_path(given.get("learning_rate"), part.params),
         decays=_by_path(None if decay is None else 0.0, part.params)
         | _by_path(decay, decayed),
-        factor=given.get("step_size"),
+        factors=_by_path(_factor_of(part), part.params, 1.0),
     )
 
 
-def _by_path(value: Any, params: Params) -> dict[str, Any]:
+def _factor_of(part: Part) -> Any:
+    if part.call is None or part.call.factory not in (scale, lr_mult):
+        return None
+    return next(value for _, value in part.arguments.values())
+
+
+def _by_path(value: Any, params: Params, default: Any = 0.0) -> dict[str, Any]:
     """The value of every path: one for all, or as `values_of` finds it."""
     if value is None:
         return {}
     if isinstance(value, WeightDecay):
         found = _by_path(value.value, params)
         return {path: type(value)(x, value.kind) for path, x in found.items()}
-    return dict(zip(paths(params), values_of(value, params, default=0.0)))
+    return dict(zip(paths(params), values_of(value, params, default=default)))
 
 
 def _name(part: Part) -> str:
@@ -132,7 +139,7 @@ def _name(part: Part) -> str:
 
 
 def _row(path: str, x: Any, actions: list[_Action], slots: list) -> ParamRow:
-    group = actions[-1].group if actions else ""
+    group = actions[-1].group(path) if actions else ""
     frozen = bool(actions) and actions[-1].factory is set_to_zero
     if frozen:
         actions = []
@@ -140,8 +147,8 @@ def _row(path: str, x: Any, actions: list[_Action], slots: list) -> ParamRow:
     for action in actions:
         if path in action.rates:
             rates.append(action.rates[path])
-        elif action.factory is scale and rates:
-            rates[-1] = _times(rates[-1], action.factor)
+        elif action.factors and rates:
+            rates[-1] = _times(rates[-1], action.factors[path])
     return ParamRow(
         path=path,
         shape=tuple(getattr(x, "shape", ())),
@@ -155,7 +162,13 @@ def _row(path: str, x: Any, actions: list[_Action], slots: list) -> ParamRow:
 
 
 # They say how far, not where to.
-_LENGTHS = scale, scale_by_learning_rate, scale_by_schedule, add_decayed_weights
+_LENGTHS = (
+    scale,
+    lr_mult,
+    scale_by_learning_rate,
+    scale_by_schedule,
+    add_decayed_weights,
+)
 
 
 def _optimizers(actions: list[_Action]) -> list[str]:
@@ -183,7 +196,9 @@ def _abstract(x: Any) -> Any:
     if isinstance(x, (float, complex)):
         x = jnp.asarray(x)
     if hasattr(x, "shape") and hasattr(x, "dtype"):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype)
+        kept = not is_inexact(x.dtype)  # float64 of NumPy is float32 to JAX
+        dtype = x.dtype if kept else jax.dtypes.canonicalize_dtype(x.dtype)
+        return jax.ShapeDtypeStruct(x.shape, dtype)
     return x
 
 

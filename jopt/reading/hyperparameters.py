@@ -15,6 +15,7 @@ from ..base import GradientTransformation, OptState, Schedule
 from ..engine import scalar
 from ..settings import check_number, range_of
 from ..tree import NamedTupleKey
+from ..wrappers.groups import lr_mult
 from ..wrappers.inject import is_number
 from .names import Entry, named
 from .parts import Part
@@ -125,8 +126,39 @@ def _is_at(path: tuple, entry: Entry) -> bool:
 
 
 def _in_parts(whole: Part) -> Iterator[Entry]:
+    found, kept = [], []  # of calls, and of states, which are to be set as they are
     for part, _ in whole.walk():
-        yield from in_state(part.state, part.path) if _keeps(part) else _of_call(part)
+        if _keeps(part):
+            entries = [*in_state(part.state, part.path)]
+            found += entries
+            kept += entries
+        elif part.call is not None and part.call.factory is lr_mult:
+            found = [*_multiplied(found, kept, part)]
+        else:
+            found += _of_call(part)
+    return iter(found)
+
+
+def _multiplied(found: list, kept: list, part: Part) -> Iterator[Entry]:
+    """The entries with the learning rate before a multiplier of groups times that.
+
+    One in a state is to be set as it is, and the multiplier stands beside it.
+    """
+    ((_, factor),) = part.arguments.values()
+    before = part.path[:-1]
+    factors = jax.tree_util.tree_flatten_with_path(factor)[0]
+    taken = False
+    for entry in found:
+        here = entry.name == "learning_rate" and entry.where[: len(before)] == before
+        if not here or any(entry is x for x in kept):
+            yield entry
+            continue
+        taken = True
+        for path, x in factors:
+            yield entry._replace(where=(*entry.where, *path), value=entry.value * x)
+    if not taken:
+        for path, x in factors:
+            yield Entry((*before, *path), "lr_mult", x)
 
 
 def _keeps(part: Part) -> bool:
@@ -143,7 +175,8 @@ def _of_call(part: Part) -> Iterator[Entry]:
             if may_be_schedule(parameter) and callable(value):
                 value = scalar("hyperparams", name, value(_last_step(part)))
             if is_number(parameter, value):
-                yield Entry((*part.path, *path), name, value)
+                where = (key for key in part.path if not path or key is not part.unsaid)
+                yield Entry((*where, *path), name, value)
 
 
 def may_be_schedule(parameter: inspect.Parameter) -> bool:

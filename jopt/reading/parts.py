@@ -1,7 +1,8 @@
 """The parts of a transformation: the calls that made it, and what each works on."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,8 @@ from ..parts.combine import (
     partition,
 )
 from ..settings import Call, Recorded
-from ..tree import NamedTupleKey
+from ..tree import NamedTupleKey, paths
+from ..wrappers.groups import groups, is_of_one_estimate, rules_of_leaves
 from ..wrappers.inject import flat_arguments
 
 __all__ = []
@@ -35,11 +37,17 @@ class Part(NamedTuple):
     path: tuple = ()  # keys to its state: of chains, partitions, choices of a wrapper
     groups: tuple = ()  # the labels of the partitions among them
     maker: Call | None = None  # of the optimizer that is made of it, if one is
+    names: Mapping[str, str] = MappingProxyType({})  # of the groups of leaves, by path
+    unsaid: Any = None  # the key of a label that is all groups in one
 
     @property
     def call(self) -> Call | None:
         """None for what jopt did not make."""
         return getattr(getattr(self.tx, "update", None), "call", None)
+
+    def group_of(self, path: str) -> str:
+        """The labels of a leaf, or the rules that say something of it."""
+        return self.names.get(path, "/".join(map(str, self.groups)))
 
     @property
     def is_injected(self) -> bool:
@@ -96,12 +104,30 @@ def _groups(part: Part, transforms, param_labels, **_) -> Iterator[Part]:
 
         return of_label
 
+    own, made_by_rules = {}, part.maker and part.maker.factory is groups
+    all_in_one = made_by_rules and is_of_one_estimate(part.maker, transforms)
+    if part.params is not None and made_by_rules:
+        own = rules_of_leaves(part.maker.arguments["rules"], part.params)
+
+    def names(label, params):
+        if params is None or not (own or part.names):
+            return {}
+        before = {path: part.group_of(path) for path in paths(params)}
+        return {
+            path: "/".join(filter(None, [before[path], own.get(path, str(label))]))
+            for path in before
+        }
+
     for label, tx in transforms.items():
+        params, key = _shown(mask(label), part.params), DictKey(label)
         yield part._replace(
+            names=names(label, params),
+            maker=None if made_by_rules else part.maker,
+            unsaid=key if all_in_one and label == "default" else None,
             tx=tx,
             state=_state_in(part, lambda s, k=label: s.inner_states[k].inner_state),
-            params=_shown(mask(label), part.params),
-            path=(*part.path, DictKey(label)),
+            params=params,
+            path=(*part.path, key),
             groups=(*part.groups, label),
         )
 
@@ -122,7 +148,7 @@ def _state_in(part: Part, get: Callable[[Any], Any]) -> Any:
         ) from None
 
 
-def _of_chain(state: Any, length: int) -> tuple:
+def _of_chain(state: Any, length: int) -> Sequence:
     states = as_tuple(state)
     if len(states) != length:
         raise IndexError
@@ -138,6 +164,8 @@ def _within(part: Part, call: Call) -> Iterator[Part]:
     if inner or part.is_injected or call.factory is freeze or part.params is not None:
         product = part._replace(tx=call.inside())
         made = product.call
+        if call.factory is groups:
+            product = product._replace(maker=call)
         if made and (inner or part.is_injected or call.factory is freeze):
             yield product
             return

@@ -4,10 +4,10 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ..base import Curve
+from ..compat import Tracer
 from ..settings import check_integer
 from .arguments import schedule
 from .decay import cosine_to, linear_schedule

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ..numerics import SCALES, abs_sq, cast, compute_dtype, safe_sqrt
+from ..numerics import SCALES, abs_sq, cast, compute_dtype, safe_sqrt, square_and_share
 from .joined import Joint, joined
 
 __all__ = ["norm"]
@@ -74,6 +74,11 @@ def scaled_norm(
     total, scale = _sum_of_squares(tree, axis_name)
     root = jnp.where(jnp.isfinite(total), safe_sqrt(total), jnp.nan)
     return jnp.where(total == 0, jnp.ones_like(root), root), scale
+
+
+def bounded_norm(tree: Any) -> tuple[jax.Array, jax.Array]:
+    """The squared norm, finite, and the factor that bounds the tree to it."""
+    return square_and_share(*_sum_of_squares(tree, None))
 
 
 def _sum_of_squares(tree: Any, axis_name: Any) -> tuple[jax.Array, jax.Array]:

@@ -41,8 +41,9 @@ def select(tree: Any, which: Any, *, name: str = "which") -> Any:
     Args:
         tree: any pytree.
         which: a glob over the keys, `"**/bias"` (`*`, `?`, `[0-9]` and `[!0-9]` stay
-            within a key, `**` goes over any number, and what names a node chooses all
-            below it; a bracket itself is `[[]`); a compiled regular expression,
+            within a key, `**` goes over any number, `{b,bias}` is any of these, and
+            what names a node chooses all below it; a bracket or a brace itself is `[[]`
+            or `[{]`); a compiled regular expression,
             searched for in the path; a list of such; a function of `(path, leaf)`, or
             of the tree that returns any of the others; a tree of booleans or a prefix
             of one, matched by keys, whatever the containers.
@@ -105,7 +106,7 @@ def partition_by(
         >>> jopt.tree.partition_by(params, {"b": "plain"}, default="decay")
         {'b': 'plain', 'w': 'decay'}
     """
-    pairs = rules.items() if isinstance(rules, Mapping) else rules
+    pairs = [*(rules.items() if isinstance(rules, Mapping) else rules)]
     return jax.tree.structure(tree).unflatten(_first_of(tree, pairs, default))
 
 
@@ -116,8 +117,9 @@ def values_of(
 
     Args:
         values: one value; a tree prefix of them, matched by keys; or a mapping from
-            path patterns, as `select` takes them, of which the first that chooses a
-            leaf counts. Its entry `"default"` is for the leaves that none chooses.
+            path patterns or functions, as `select` takes them, of which the first that
+            chooses a leaf counts. Its entry `"default"` is for the leaves that none
+            chooses.
         tree: any pytree.
         name: what to call `values` in messages.
         default: `default=value` for the leaves that a mapping has nothing for.
@@ -139,7 +141,9 @@ def values_of(
         return _filled(_alongside(values, tree, name), tree)
     rules = dict(values)
     given = {"default": rules.pop("default")} if "default" in rules else default
-    found = _first_of(tree, rules.items(), given.get("default", _NOTHING), f"{name}: ")
+    found = _first_of(
+        tree, [*rules.items()], given.get("default", _NOTHING), f"{name}: "
+    )
     if any(value is _NOTHING for value in found):
         left = [p for p, value in zip(paths(tree), found) if value is _NOTHING]
         raise ValueError(
@@ -156,21 +160,56 @@ def _is_by_pattern(values: Any) -> bool:
     """Whether it is a mapping of patterns, not of the keys of a tree with subtrees."""
     return (
         isinstance(values, Mapping)
-        and all(map(_is_pattern, values))
+        and all(_is_pattern(key) or is_function(key) for key in values)
         and jax.tree_util.all_leaves(values.values())
     )
 
 
 def _first_of(tree: Any, pairs: Any, default: Any, where: str = "") -> list:
     """The value of the first pair that chooses a leaf, for every leaf."""
+    rows = chosen_by([which for which, _ in pairs], tree, where)
+    values = [value for _, value in pairs]
+    return [next((v for s, v in zip(row, values) if s), default) for row in rows]
+
+
+def chosen_by(whiches: list, tree: Any, where: str = "") -> list[tuple[bool, ...]]:
+    """For every leaf, which of the rules choose it."""
     chosen = [
-        (value, _filled(select(tree, which, name=f"{where}the rule {which!r}"), tree))
-        for which, value in pairs
+        _filled(select(tree, which, name=f"{where}the rule {which!r}"), tree)
+        for which in whiches
     ]
-    values = [default] * len(jax.tree.leaves(tree))
-    for value, shown in reversed(chosen):
-        values = [value if s else old for s, old in zip(shown, values)]
-    return values
+    return [*zip(*chosen)] if chosen else [()] * len(jax.tree.leaves(tree))
+
+
+class Which:
+    """What `select` takes, as a key of a mapping, which a list or a tree cannot be."""
+
+    def __init__(self, given: Any, name: str):
+        self.given, self.name = given, name
+
+    def __call__(self, tree: Any) -> Any:
+        return select(tree, self.given, name=f"the rule {self.name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Which) or self.name != other.name:
+            return False
+        mine, others = jax.tree.flatten(self.given), jax.tree.flatten(other.given)
+        return mine[1] == others[1] and all(map(_same, mine[0], others[0]))
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return repr(self.name)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b or (type(a) is type(b) and np.ndim(a) == 0 and bool(a == b))
 
 
 def numbers_in(tree: Any, pattern: str, *, name: str) -> list[str]:
@@ -249,8 +288,22 @@ def _paths(treedef: Any) -> list[str]:
 
 def _search(pattern: str | re.Pattern, path: str) -> bool:
     if isinstance(pattern, str):
-        return re.fullmatch(_glob(pattern) + "(/.*)?", path) is not None
+        globs = map(_glob, _without_braces(pattern))
+        return any(re.fullmatch(glob + "(/.*)?", path) for glob in globs)
     return pattern.search(path) is not None
+
+
+def _without_braces(pattern: str) -> list[str]:
+    """The patterns that one with `{a,b}` stands for, the innermost braces first."""
+    found = re.search(r"(?<!\[)\{([^{}]*,[^{}]*)\}", pattern)
+    if found is None:
+        return [pattern]
+    before, after = pattern[: found.start()], pattern[found.end() :]
+    return [
+        whole
+        for word in found[1].split(",")
+        for whole in _without_braces(before + word + after)
+    ]
 
 
 def _glob(pattern: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
+import numpy as np
 from jax.typing import ArrayLike
 
 from ..base import (
@@ -15,6 +15,8 @@ from ..base import (
     Params,
     Updates,
 )
+from ..compat import Tracer
+from ..engine.compiled import fixed, freed
 from ..engine.leaves import Leaves, is_inexact
 from ..engine.sums import remember, sums
 from ..engine.types import in_types_of, is_array, keep_types, strong
@@ -101,20 +103,18 @@ def _changed(params: Params | None, updates: Updates) -> list[jax.Array]:
 
 def choose(index: ArrayLike, *branches: Callable[[], Any]) -> Any:
     """The branch of that number (or truth), alone computed; leaves may be no arrays."""
-    results = []
 
     def arrays_of(branch):
         def arrays():
-            leaves, treedef = jax.tree.flatten(branch())
-            results.append((treedef, leaves))
-            return [strong(jnp.asarray(x)) for x in leaves if is_array(x)]
+            tree = fixed(branch(), is_array)
+            return jax.tree.map(lambda x: strong(jnp.asarray(x)), tree)
 
         return arrays
 
+    if not isinstance(index, Tracer):  # outside of `jit`, Python is Python
+        return branches[np.clip(int(np.asarray(index)), 0, len(branches) - 1)]()
     index = jnp.asarray(index).astype(jnp.int32)
-    arrays = iter(jax.lax.switch(index, [arrays_of(branch) for branch in branches]))
-    treedef, leaves = results[0]
-    return treedef.unflatten([next(arrays) if is_array(x) else x for x in leaves])
+    return freed(jax.lax.switch(index, [arrays_of(branch) for branch in branches]))
 
 
 def zeros(updates: Updates) -> Updates:

@@ -20,6 +20,7 @@ from ..base import (
     Schedule,
     with_extra_args_support,
 )
+from ..compat import with_weak_type
 from ..engine import from_plan, scalar
 from ..engine.checks import Unchecked, compare
 from ..engine.stages import names_taken, plan_of, takes
@@ -262,7 +263,10 @@ def _make(
     numbers = {k: v for k, (p, v) in arguments.items() if is_number(p, v)}
 
     def inner(values):
-        tx = _call(factory, bound, {k: _as_number(v) for k, v in values.items()})
+        # As Python numbers: 0.999 stays float32 beside bfloat16 and does not become 1,
+        # updates keep their dtypes, and strict promotion allows it.
+        weak = {k: with_weak_type(v) for k, v in values.items()}
+        tx = _call(factory, bound, weak)
         check_transformation(where, "what inner_factory made", tx)
         return with_extra_args_support(tx)
 
@@ -333,17 +337,6 @@ def _make(
     if any(not isinstance(s, WrappedSchedule) for s in schedules.values()):
         names = None  # a stateful schedule sees them all
     return GradientTransformationExtraArgs(init, takes(names)(update))
-
-
-def _as_number(x: jax.Array) -> jax.Array:
-    """The array as one that acts as a Python number does: its type is weak.
-
-    So 0.999 stays float32 beside bfloat16 and does not become 1, updates keep the
-    dtype of the gradients, and JAX's strict promotion allows it.
-    """
-    return jax.lax.convert_element_type_p.bind(
-        x, new_dtype=x.dtype, weak_type=True, sharding=None
-    )
 
 
 def flat_arguments(

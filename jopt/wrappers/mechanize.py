@@ -11,14 +11,15 @@ from ..base import (
     GradientTransformationExtraArgs,
     OptState,
     Params,
+    PerLeaf,
     with_extra_args_support,
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..engine.types import in_types_of
-from ..engine.whole import per_tree
+from ..engine.whole import Own, per_tree
 from ..parts.combine import check_transformation
-from ..settings import NOT_NEGATIVE, POSITIVE, check_integer
+from ..settings import OWN_DECAY, POSITIVE, check_integer
 from .gate import check_state
 
 __all__ = ["MechanicState", "mechanize"]
@@ -45,10 +46,10 @@ class _Bets(NamedTuple):
     x0: Params
 
 
-@transformation(eps=POSITIVE, s_init=POSITIVE, weight_decay=NOT_NEGATIVE)
+@transformation(eps=POSITIVE, s_init=POSITIVE, weight_decay=OWN_DECAY)
 def mechanize(
     base_optimizer: GradientTransformation,
-    weight_decay: float = 1e-2,
+    weight_decay: PerLeaf = 1e-2,
     eps: float = 1e-8,
     s_init: float = 1e-6,
     num_betas: int = 6,
@@ -71,7 +72,7 @@ def mechanize(
     Args:
         base_optimizer: the transformation to scale; its learning rate is best 1, or a
             schedule from 1. Not one that normalizes by the parameters, as LAMB does.
-        weight_decay: draws the scale down, not negative.
+        weight_decay: draws the scale down, not negative, as `descend` takes it.
         eps: keeps the quotients finite, positive.
         s_init: where every `s` starts, positive.
         num_betas: how many scales are summed, at least 1.
@@ -123,20 +124,23 @@ def _bets(weight_decay, eps, s_init, n) -> GradientTransformationExtraArgs:
     def init(p):
         return dict(x0=p)
 
-    def reduce(us, s, ps, *, gradients, **extra_args):
+    def reduce(us, s, ps, *, gradients, owns, **extra_args):
         dtype = s.s.dtype
         beta = jnp.asarray([1 - 0.1**i for i in range(1, n + 1)], dtype)
         scale = jnp.sum(s.s)
         g_norm, p_norm = tree.norm(gradients), tree.norm(ps)
-        pull = weight_decay * scale * g_norm.astype(dtype) / (p_norm + eps)
+        pull = scale * g_norm.astype(dtype) / (p_norm + eps)
         way = tree.sub(ps, s.x0)
-        h = _dot(way, gradients, dtype) + pull * _dot(way, ps, dtype)
+        h = _dot(way, gradients, dtype)
+        for decay, ways, xs in _by_decay(owns, way, ps):
+            h = h + decay * pull * _dot(ways, xs, dtype)
         h = h / (scale + eps)
         r = beta * s.r - s.s * jnp.clip(h, -s.m, s.m)
         m = jnp.maximum(beta * s.m, jnp.abs(h) + eps)
         v = beta**2 * s.v + h**2
         new = (s_init / n * m + jnp.maximum(r, 0)) / (jnp.sqrt(v) + eps)
-        return (scale + eps, jnp.sum(new)), dict(r=r, m=m, v=v, s=new)
+        numbers = scale + eps, jnp.sum(new)
+        return lambda own: numbers, dict(r=r, m=m, v=v, s=new)
 
     def mechanize(u, s, p, numbers):
         before, after = numbers
@@ -152,8 +156,17 @@ def _bets(weight_decay, eps, s_init, n) -> GradientTransformationExtraArgs:
         mechanize,
         reduce=reduce,
         whole=dict(r=zeros, m=zeros, v=zeros, s=lambda ps: jnp.full((n,), s_init)),
+        settings=Own(1.0, weight_decay),
         needs_params=True,
     )
+
+
+def _by_decay(owns: list[Own], *columns: list) -> list[tuple]:
+    """The decay and the columns of the leaves that have one decay."""
+    some = {}
+    for own, *leaf in zip(owns, *columns):
+        some.setdefault(id(own), (own.weight_decay, []))[1].append(leaf)
+    return [(decay, *map(list, zip(*leaves))) for decay, leaves in some.values()]
 
 
 def _dot(xs: Any, ys: Any, dtype: Any) -> jax.Array:

@@ -241,16 +241,16 @@ def _accumulate(
     updates: Updates, state: MultiStepsState, params: Params | None, mean: bool
 ) -> tuple[Updates, Updates]:
     """The gradients together with those before, for `opt` and for the state."""
-    leaves = Leaves(updates, params)
+    leaves = Leaves.reading(updates, params, needed=False)
     try:
         accs = leaves.treedef.flatten_up_to(state.acc_grads)
     except (ValueError, TypeError):
         words = explain("the state's 'acc_grads'", state.acc_grads, "updates", updates)
-        raise ValueError(f"multi_steps: {words}") from None
+        raise leaves.misfit or ValueError(f"multi_steps: {words}") from None
     live = [i for i, live in enumerate(leaves.live) if live]
     for i in live:
-        if leaves.g[i].shape != accs[i].shape:
-            raise ValueError(
+        if leaves.g[i].shape != getattr(accs[i], "shape", None):
+            raise leaves.misfit or ValueError(
                 f"multi_steps: updates at {leaves.path(i)} is {spell(leaves.g[i])}, "
                 f"the state's 'acc_grads' there is {spell(accs[i])}: was the state "
                 "made for other parameters?"

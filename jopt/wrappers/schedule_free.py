@@ -12,21 +12,23 @@ from ..base import (
     MaskOrFn,
     OptState,
     Params,
-    ScalarOrSchedule,
+    PerLeaf,
+    Schedule,
     with_extra_args_support,
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..engine.types import in_types_of, keep_types
-from ..engine.whole import per_tree, setting_at
+from ..engine.whole import largest, per_tree, setting_at
 from ..numerics import cast, compute_dtype, safe_increment
 from ..optimizers.rmsprop import scale_by_rms
 from ..optimizers.sgd import sgd
 from ..parts.combine import chain, check_transformation
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import descend
+from ..parts.values import is_schedule
 from ..schedules import warmup_constant_schedule
-from ..settings import FINITE, OWN_DECAY, Range
+from ..settings import FINITE, OWN_DECAY, Range, schedule
 from .gate import check_state, slots_of
 
 __all__ = [
@@ -57,10 +59,10 @@ class _Average(NamedTuple):
     z: Params
 
 
-@transformation(learning_rate=FINITE, b1=_SHARE, weight_lr_power=FINITE)
+@transformation(b1=_SHARE, weight_lr_power=FINITE)
 def schedule_free(
     base_optimizer: GradientTransformation,
-    learning_rate: ScalarOrSchedule,
+    learning_rate: PerLeaf,
     b1: float = 0.9,
     weight_lr_power: float = 2.0,
     state_dtype: DTypeLike | None = None,
@@ -80,7 +82,8 @@ def schedule_free(
     Args:
         base_optimizer: the transformation that moves z: without momentum, which b1
             takes the place of, and with the same learning rate.
-        learning_rate: a number, or a schedule with a warm-up and no decay. Only the
+        learning_rate: a number, or a schedule with a warm-up and no decay; of several,
+            as `descend` takes them, the largest at each step. Only the
             weights of the average use it, and they read it at 1 in the first step, one
             step ahead of the base optimizer, as optax does.
         b1: the share of the average in y, in (0, 1].
@@ -135,8 +138,11 @@ def schedule_free(
         base_state = state.base_optimizer_state
         u, new_state = base.update(updates, base_state, params, **extra_args)
         count = safe_increment(state.step_count)
-        rate = setting_at(
-            "schedule_free", "learning_rate", learning_rate, count, state.max_lr
+        rate = largest(
+            [
+                setting_at("schedule_free", "learning_rate", x, count, state.max_lr)
+                for x in jax.tree.leaves(learning_rate)
+            ]
         )
         u, now = average.update(
             keep_types(u, updates),
@@ -229,14 +235,14 @@ def _is_schedule_free(x: Any) -> bool:
     return getattr(type(x), "_fields", None) == ScheduleFreeState._fields
 
 
-@transformation(learning_rate=FINITE, b1=_SHARE, weight_lr_power=FINITE)
+@transformation(b1=_SHARE, weight_lr_power=FINITE)
 def schedule_free_adamw(
-    learning_rate: float = 0.0025,
+    learning_rate: PerLeaf = 0.0025,
     warmup_steps: int | None = None,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: PerLeaf = 0.0,
     weight_lr_power: float = 2.0,
     state_dtype: DTypeLike | None = None,
     *,
@@ -250,7 +256,7 @@ def schedule_free_adamw(
     and x and y of `schedule_free`.
 
     Args:
-        learning_rate: a number.
+        learning_rate: as `descend` takes it; the largest weighs the average.
         warmup_steps: the steps in which the learning rate rises to it from zero, in a
             straight line; none if `None`. The first of them moves nothing.
         b1: the share of the average in y, in (0, 1].
@@ -281,16 +287,15 @@ def schedule_free_adamw(
 
 
 @transformation(
-    learning_rate=FINITE,
     b1=_SHARE,
     weight_decay=OWN_DECAY,
     weight_lr_power=FINITE,
 )
 def schedule_free_sgd(
-    learning_rate: float = 1.0,
+    learning_rate: PerLeaf = 1.0,
     warmup_steps: int | None = None,
     b1: float = 0.9,
-    weight_decay: float | None = None,
+    weight_decay: PerLeaf | None = None,
     weight_lr_power: float = 2.0,
     state_dtype: DTypeLike | None = None,
     *,
@@ -303,7 +308,7 @@ def schedule_free_sgd(
     and x and y of `schedule_free`.
 
     Args:
-        learning_rate: a number.
+        learning_rate: as `descend` takes it; the largest weighs the average.
         warmup_steps: as `schedule_free_adamw` takes them.
         b1: the share of the average in y, in (0, 1].
         weight_decay, mask: as `add_decayed_weights` takes them; none if `None`.
@@ -331,7 +336,20 @@ def schedule_free_sgd(
     return schedule_free(base, rate, b1, weight_lr_power, state_dtype)
 
 
-def _warmed_up(learning_rate: float, warmup_steps: int | None) -> ScalarOrSchedule:
+def _warmed_up(learning_rate: PerLeaf, warmup_steps: int | None) -> PerLeaf:
     if warmup_steps is None:
         return learning_rate
-    return warmup_constant_schedule(0.0, learning_rate, warmup_steps)
+
+    def one(rate):
+        if is_schedule(rate):
+            return warmed_up(rate, warmup_steps)
+        return warmup_constant_schedule(0.0, rate, warmup_steps)
+
+    return jax.tree.map(one, learning_rate)
+
+
+@schedule
+def warmed_up(rate: Schedule, warmup_steps: int) -> Schedule:
+    """A schedule times its warm-up."""
+    share = warmup_constant_schedule(0.0, 1.0, warmup_steps)
+    return lambda count: rate(count) * share(count)

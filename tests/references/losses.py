@@ -160,3 +160,52 @@ def ctc_probability(p, labels, blank=0):  # Graves et al. 2006, eq. 3: all paths
         if [c for c in merged if c != blank] == list(labels):
             total += np.prod([p[t, c] for t, c in enumerate(path)])
     return total
+
+
+def ctc_loss_and_gradient(logits, labels, blank=0):
+    """One sequence by forward and backward sums over the labels with blanks between.
+
+    Graves et al. 2006, eqs. 6, 7, 10, 11 and 16, in logarithms.
+    """
+    shifted = logits - logits.max(-1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    states = np.full(2 * len(labels) + 1, blank)
+    states[1::2] = labels
+    skips = np.zeros(len(states), bool)
+    skips[2:] = (states[2:] != blank) & (states[2:] != states[:-2])
+
+    def forward(log_q, skips):
+        alpha = np.full(log_q.shape, -np.inf)
+        alpha[0, :2] = log_q[0, :2]
+        for t in range(1, len(log_q)):
+            before = np.full((3, len(skips)), -np.inf)
+            before[0] = alpha[t - 1]
+            before[1, 1:] = alpha[t - 1, :-1]
+            before[2, 2:] = np.where(skips[2:], alpha[t - 1, :-2], -np.inf)
+            alpha[t] = log_q[t] + np.logaddexp.reduce(before)
+        return alpha
+
+    log_q = log_p[:, states]
+    alpha = forward(log_q, skips)
+    back = np.zeros(len(states), bool)
+    back[2:] = skips[2:][::-1]
+    beta = forward(log_q[::-1, ::-1], back)[::-1, ::-1]
+    loss = -np.logaddexp.reduce(alpha[-1, -2:])
+    gamma = np.exp(alpha + beta - log_q + loss)  # the share of each state, eq. 14
+    gradient = np.exp(log_p)
+    for s, k in enumerate(states):
+        gradient[:, k] -= gamma[:, s]
+    return loss, gradient
+
+
+def generalized_dice(p, t, smooth):
+    """Sudre et al. 2017, the GDL of section 2.1, with weights of mean one."""
+    sizes = [t[..., c].sum() for c in range(t.shape[-1])]
+    rarest = min(n for n in sizes if n)
+    weights = np.array([1 / (n or rarest) ** 2 for n in sizes])  # as NiftyNet has it
+    weights = weights / weights.mean()
+    above = below = 0.0
+    for c, w in enumerate(weights):
+        above += w * (p[..., c] * t[..., c]).sum()
+        below += w * (p[..., c] + t[..., c]).sum()
+    return 1 - (2 * above + 2 * smooth) / (below + 2 * smooth)

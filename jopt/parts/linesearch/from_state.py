@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ... import tree
 from ...base import OptState, Updates
-from ...engine.compiled import call_compiled
+from ...engine.compiled import as_it_is_now, call_compiled
 
 __all__ = ["value_and_grad_from_state"]
 
@@ -53,7 +53,10 @@ def value_and_grad_from_state(
                 "that keeps value and grad, one of them is missing (was "
                 "scale_by_backtracking_linesearch made without store_grad?)"
             )
-        return call_compiled(run, value_fn, value, grad, params, args, kwargs)
+        now = as_it_is_now(value_fn, params, *args, **kwargs)
+        if now is None:
+            return run(value_fn, value, grad, params, args, kwargs)
+        return call_compiled(run, now, value, grad, params, args, kwargs)
 
     return value_and_grad
 

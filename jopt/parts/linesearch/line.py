@@ -12,6 +12,7 @@ from ... import tree
 from ...base import Params, Updates
 from ...engine import per_leaf, scalar
 from ...engine.leaves import Leaves
+from ...engine.skeletons import OtherArguments
 from ...numerics import cast, compute_dtype
 from ...tree.messages import explain, spell
 
@@ -106,6 +107,8 @@ class Line:
         params = self.leaves.tree(leaves)
         try:
             value = self.value_fn(params, **self.extra_args)
+        except OtherArguments:
+            raise
         except Exception as error:
             if not any(map(is_masked, jax.tree.leaves(params, is_leaf=is_masked))):
                 raise
