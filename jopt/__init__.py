@@ -5,7 +5,7 @@ Two faces over one mathematics: functions of arrays and trees (`adam_update`,
 optax's protocol and with optax's names.
 """
 
-import typing
+import typing as _typing
 
 from . import (
     assignment as assignment,
@@ -72,7 +72,7 @@ from .wrappers import *
 
 __version__ = "0.1.0"
 
-if typing.TYPE_CHECKING:  # by name, so that any other name is an error for a checker
+if _typing.TYPE_CHECKING:  # by name, so that any other name is an error for a checker
     global_norm = tree.norm
     inject_stateful_hyperparams = wrappers.inject_hyperparams
     optimistic_adam = _optimistic_adam

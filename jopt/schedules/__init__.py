@@ -9,7 +9,7 @@ Numbers of steps are static integers (`1e4` is one); other numbers may be traced
 differentiate or `vmap` over them, and are then not checked.
 """
 
-import typing
+import typing as _typing
 
 from ..base import Schedule as Schedule, publish as _publish
 from .cooldown import *
@@ -29,7 +29,7 @@ _ELSEWHERE = {
     "inject_hyperparams",
 }
 
-if typing.TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from ..wrappers import (
         InjectHyperparamsState as InjectHyperparamsState,
         InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,
