@@ -201,7 +201,9 @@ def test_parameters_that_no_rule_reads_need_not_fit(tx, params):
     chex.assert_trees_all_close(want, jax.jit(tx.update)(G, state, params), rtol=1e-6)
 
 
-@pytest.mark.parametrize("state", [None, (), ADAM.init(P), object()], ids=str)
+@pytest.mark.parametrize(
+    "state", [None, (), ADAM.init(P), Thing()], ids=["None", "()", "Adam", "an object"]
+)
 @pytest.mark.parametrize(
     "tx",
     [
