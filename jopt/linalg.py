@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import tree
+from .engine.sharding import gathered, split_as
 from .numerics import norm
 from .settings import NOT_NEGATIVE, check_integer, check_number, check_real
 
@@ -78,10 +79,13 @@ def orthogonalize(
             )
     if not x.size:
         return x
+    whole = gathered(x, keep=x.ndim - 2)
     if jnp.iscomplexobj(x):  # real factors of complex arrays are right, strict or not
         with jax.numpy_dtype_promotion("standard"):
-            return _orthogonalize(x, coefficients, preconditioning, eps)
-    return _orthogonalize(x, coefficients, preconditioning, eps)
+            return split_as(
+                _orthogonalize(whole, coefficients, preconditioning, eps), x
+            )
+    return split_as(_orthogonalize(whole, coefficients, preconditioning, eps), x)
 
 
 def _matrix(where: str, name: str, x: Any, square: bool = False) -> jax.Array:
@@ -101,9 +105,8 @@ def _orthogonalize(x, coefficients, preconditioning: str, eps: float) -> jax.Arr
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     if preconditioning == "frobenius":
-        batch = x.reshape((-1, *x.shape[-2:]))
-        size = jax.vmap(norm)(batch).reshape((*x.shape[:-2], 1, 1))
-        x = x / (size.astype(x.real.dtype) + eps)
+        size = functools.reduce(lambda f, _: jax.vmap(f), x.shape[:-2], norm)(x)
+        x = x / (size[..., None, None].astype(x.real.dtype) + eps)
     elif preconditioning == "spectral":
         x = x / (jnp.linalg.norm(x, ord=2, axis=(-2, -1), keepdims=True) + eps)
     for step, (a, b, c) in enumerate(coefficients):
@@ -173,7 +176,7 @@ def power_iteration(
                 "power_iteration: v0 is missing, which a function needs to start from"
             )
     else:
-        matrix = _matrix("power_iteration", "matrix", matrix, square=True)
+        matrix = gathered(_matrix("power_iteration", "matrix", matrix, square=True))
         if v0 is None:
             key = jax.random.key(0) if key is None else key
             n, real = len(matrix), matrix.real.dtype
@@ -184,6 +187,7 @@ def power_iteration(
                 f"{matrix.shape}, got shape {np.shape(v0)}"
             )
 
+        v0 = gathered(jnp.asarray(v0))
         apply = functools.partial(jnp.matmul, matrix, precision=precision)
 
     def normalized(v, otherwise):
@@ -195,7 +199,7 @@ def power_iteration(
         )
 
     def at(v):
-        Av = apply(v)
+        Av = jax.tree.map(split_as, apply(v), v)
         value = jnp.asarray(tree.vdot(v, Av))
         rest = jax.tree.map(lambda x, y: x - value.astype(y.dtype) * y, Av, v)
         return v, Av, value, tree.norm(rest)
@@ -259,7 +263,7 @@ def matrix_inverse_pth_root(
     """
     check_integer("matrix_inverse_pth_root", "p", p)
     name = "matrix_inverse_pth_root"
-    matrix = _matrix(name, "matrix", matrix, square=True)
+    matrix = gathered(_matrix(name, "matrix", matrix, square=True))
     check_number(name, "num_iters", num_iters, NOT_NEGATIVE)
     check_number(name, "ridge_epsilon", ridge_epsilon, NOT_NEGATIVE)
     check_number(name, "error_tolerance", error_tolerance, NOT_NEGATIVE)

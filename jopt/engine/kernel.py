@@ -16,6 +16,7 @@ from .calls import WIDTH, chunks
 from .compiled import call_compiled
 from .devices import devices_of, moved
 from .leaves import is_complex, is_inexact
+from .sharding import split_as
 from .stages import LeafStage, Plan
 from .sums import added
 
@@ -43,7 +44,7 @@ def kernel_of(
                 with jax.named_scope(stage.name):
                     u, out = _rule(stage, hint, u, slot, p, whole, each, dtype)
                 new.append(out)
-            return cast(u, g.dtype), tuple(new)
+            return split_as(cast(u, g.dtype), g), tuple(new)
 
         leaf.__name__ = stages[0].name if len(stages) == 1 else "leaf"
         plan.kernels[key] = _calls_of(leaf, adds)
@@ -184,7 +185,7 @@ def _join(roles: tuple, own: list, shared: list) -> list:
 
 
 def _rule(stage: LeafStage, hint, u, slot, p, whole, numbers, dtype):
-    """One stage on one leaf, in `dtype`; the slots come back in their own dtypes."""
+    """One stage on one leaf, in `dtype`; the slots come back in their own types."""
     compute = functools.partial(_compute, dtype=dtype)
     s = stage.state(**jax.tree.map(compute, slot), **whole)
     more = [] if numbers is None else [jax.tree.map(compute, numbers)]
@@ -219,4 +220,4 @@ def _like(new: Any, old: jax.Array) -> jax.Array:
         raise ValueError(f"the rule turned a slot {spell(old)} into {spell(new)}")
     if is_complex(new.dtype) and not is_complex(old.dtype):
         new = new.real
-    return cast(new, old.dtype)
+    return split_as(cast(new, old.dtype), old)

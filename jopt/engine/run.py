@@ -58,7 +58,7 @@ def _init_stage(stage: LeafStage | WholeStage, params: Params) -> OptState:
 
 
 def _own(p: jax.Array, seen: set[int], slot: jax.Array) -> jax.Array:
-    """The slot in a buffer of its own, sharded as its parameter is."""
+    """The slot in a buffer of its own, sharded as its parameter if it has its shape."""
     if isinstance(p, Tracer):
         if slot.shape == p.shape:
             return shard_alike(p, slot)

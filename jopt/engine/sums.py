@@ -13,6 +13,7 @@ from ..base import Params, Updates
 from ..compat import Tracer
 from ..numerics import cast, compute_dtype
 from .leaves import Leaves
+from .sharding import split_as
 
 __all__ = []
 
@@ -21,10 +22,10 @@ _sums: dict[int, tuple[weakref.ref, jax.Array, jax.Array]] = {}
 
 
 def added(p: jax.Array, u: jax.Array) -> jax.Array:
-    """`p + u`, rounded once, to the dtype of `p`."""
+    """`p + u`, rounded once, to the type of `p`."""
     dtype = compute_dtype(p.dtype, u.dtype)
     # lax.add and not `+`: traced once for every leaf, this is most of the cost.
-    return cast(jax.lax.add(cast(p, dtype), cast(u, dtype)), p.dtype)
+    return split_as(cast(jax.lax.add(cast(p, dtype), cast(u, dtype)), p.dtype), p)
 
 
 def sums(params: Params, updates: Updates) -> list[jax.Array]:

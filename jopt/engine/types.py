@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..tree.messages import explain
+from .sharding import split_as
 
 __all__ = []
 
 
 def keep_types(new: Any, old: Any) -> Any:
-    """`new` in the dtypes of `old`, a tree of the same structure."""
+    """`new` in the types of `old`, a tree of the same structure."""
     if jax.tree.structure(new) != jax.tree.structure(old):
         raise ValueError(
             explain("what the inner update returned", new, "its input", old)
@@ -21,7 +22,7 @@ def keep_types(new: Any, old: Any) -> Any:
 
 
 def in_types_of(old: Any, new: Any) -> Any:
-    """The state `new` in the dtypes and classes of `old`, whoever made that."""
+    """The state `new` in the types and classes of `old`, whoever made that."""
     leaves, structure = jax.tree.flatten(old)
     news = jax.tree.leaves(new)
     if len(news) != len(leaves):
@@ -32,8 +33,9 @@ def in_types_of(old: Any, new: Any) -> Any:
 def _keep_type(x: Any, y: Any) -> Any:
     if not is_array(y):
         return x
-    x, dtype = jnp.asarray(x), jnp.asarray(y).dtype
-    return strong(x if x.dtype == dtype else x.astype(dtype))
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    x = strong(x if x.dtype == y.dtype else x.astype(y.dtype))
+    return split_as(x, y) if x.shape == y.shape else x
 
 
 def strong(x: Any) -> Any:

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, scalar, transformation
+from ..engine.sharding import zeros_of
 from ..numerics import abs_sq, bounded, ema, finite
 from ..parts.average import ema as mean_update
 from ..parts.clip import clip_by_block_rms
@@ -86,11 +87,11 @@ def scale_by_factored_rms(
 
     def init(p):
         axes = factored_axes(p.shape)
-        dtype, none = p.real.dtype, jnp.zeros((1,), p.real.dtype)
+        none = jnp.zeros((1,), p.real.dtype)
         if axes is None:
             return dict(v_row=none, v_col=none, v=jnp.zeros_like(p.real))
-        row, col = (np.delete(p.shape, axis) for axis in reversed(axes))
-        return dict(v_row=jnp.zeros(row, dtype), v_col=jnp.zeros(col, dtype), v=none)
+        second, first = axes
+        return dict(v_row=zeros_of(p, (first,)), v_col=zeros_of(p, (second,)), v=none)
 
     def each(t):
         decay = decay_rate_fn(t - 1 - step_offset, decay_rate)

@@ -21,6 +21,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves
+from ..engine.sharding import gathered, resplit, split_as, split_of, zeros_of
 from ..numerics import cast, compute_dtype, safe_increment
 from ..parts.combine import check_transformation
 from ..parts.scale import descend
@@ -127,10 +128,10 @@ def scale_by_galore(
             if leaves.live[i]:
                 p: Any = leaves.p[i]
                 dtype = compute_dtype(p.dtype)
-                shape = (0, 0) if matrix is None else matrix.basis
-                bases[i] = jnp.zeros(shape, dtype)
-                if matrix is not None:
-                    small[i] = jnp.zeros(matrix.small, dtype)
+                if matrix is None:
+                    bases[i] = jnp.zeros((0, 0), dtype)
+                else:
+                    bases[i], small[i] = matrix.zeros(p, dtype)
         return GaLoreState(
             count=jnp.zeros((), jnp.int32),
             base_optimizer_state=base.init(leaves.tree(small)),
@@ -149,16 +150,23 @@ def scale_by_galore(
                     f"{spell(bases[i])}, the gradient is {spell(leaves.g[i])}: was the "
                     f"state made for other parameters, or a rank other than {rank}?"
                 )
-        gs = {i: cast(m.of(leaves.g[i]), bases[i].dtype) for i, m in matrices.items()}
+        # Whole on every device, so that bits do not depend on how they are split: where
+        # a gradient has fewer directions than the rank, `base_optimizer` makes large
+        # what rounding leaves in the others.
+        gs = {
+            i: cast(m.of(gathered(leaves.g[i])), bases[i].dtype)
+            for i, m in matrices.items()
+        }
         found = jax.lax.cond(
             state.count % update_proj_gap == 0,
             lambda: {i: m.leading(gs[i]) for i, m in matrices.items()},
-            lambda: {i: bases[i] for i in matrices},
+            lambda: {i: gathered(bases[i]) for i in matrices},
         )
         small = [g if live else None for g, live in zip(leaves.g, leaves.live)]
         for i, matrix in matrices.items():
-            bases[i] = found[i]
-            small[i] = matrix.project(gs[i], found[i])
+            bases[i] = split_as(found[i], bases[i])
+            low = matrix.project(gs[i], found[i])
+            small[i] = resplit(low, matrix.split_of_small(leaves.g[i]))
         u, base_state = base.update(
             leaves.tree(small), state.base_optimizer_state, None, **extra_args
         )
@@ -166,8 +174,8 @@ def scale_by_galore(
             if leaves.live[i]:
                 g = leaves.g[i]
                 if i in matrices:
-                    low = scale * cast(x, bases[i].dtype)
-                    x = matrices[i].restore(low, bases[i], g.shape)
+                    low = scale * cast(gathered(x), found[i].dtype)
+                    x = split_as(matrices[i].restore(low, found[i], g.shape), g)
                 leaves.g[i] = cast(x, g.dtype)
         return leaves.tree(leaves.g), state._replace(
             count=safe_increment(state.count),
@@ -202,7 +210,23 @@ class _Matrix(NamedTuple):
         return (m, self.rank) if self.right else (self.rank, n)
 
     def of(self, g: jax.Array) -> jax.Array:
-        return g.transpose(self.order).reshape(self.shape)
+        turned = g.transpose(self.order)
+        return turned if g.ndim == 2 else gathered(turned).reshape(self.shape)
+
+    def zeros(self, p: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
+        """A basis and what is small, each split as the side that it has in common."""
+        rows, columns = (zeros_of(self.of(p), (i,)).astype(dtype) for i in (1, 0))
+        basis = columns if self.wide else rows
+        small = rows[:, None] if self.wide else columns[None]
+        return (
+            jnp.broadcast_to(basis[:, None], self.basis),
+            jnp.broadcast_to(small, self.small),
+        )
+
+    def split_of_small(self, g: jax.Array) -> tuple:
+        turned = [split_of(g)[i] for i in self.order]
+        rows, columns = turned if g.ndim == 2 else (None, None)
+        return (rows, None) if self.wide else (None, columns)
 
     def leading(self, g: jax.Array) -> jax.Array:
         u, _, vh = jnp.linalg.svd(g, full_matrices=False)

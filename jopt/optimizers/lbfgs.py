@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
+from jax.sharding import PartitionSpec
 
 from .. import tree
 from ..base import (
@@ -15,6 +16,7 @@ from ..base import (
     Updates,
 )
 from ..engine import transformation
+from ..engine.sharding import is_split, resplit, split_of, zeros_in_rows
 from ..engine.whole import per_tree
 from ..parts.combine import chain, check_transformation, identity
 from ..parts.linesearch import scale_by_zoom_linesearch
@@ -103,8 +105,8 @@ def scale_by_lbfgs(
         return dict(
             params=jnp.zeros_like(p),
             updates=jnp.zeros_like(p),
-            diff_params_memory=jnp.zeros((memory_size, *p.shape), p.dtype),
-            diff_updates_memory=jnp.zeros((memory_size, *p.shape), p.dtype),
+            diff_params_memory=zeros_in_rows(memory_size, p),
+            diff_updates_memory=zeros_in_rows(memory_size, p),
         )
 
     def reduce(gs, s, ps, **extra_args):
@@ -224,6 +226,7 @@ def _pair(t, p, g, last_p, last_g):
 
 
 def _with_row(row: jax.Array, memory: jax.Array, new: jax.Array) -> jax.Array:
+    new = resplit(new, split_of(memory)[1:])
     return jax.lax.dynamic_update_index_in_dim(memory, new, row, 0)
 
 
@@ -285,7 +288,12 @@ _EXACT = jax.lax.Precision.HIGHEST  # accelerators would multiply in fewer bits
 def _inner(A: jax.Array, B: jax.Array) -> jax.Array:
     """The inner products of the rows of A with those of B."""
     axes = tuple(range(1, A.ndim))
-    return jnp.real(jnp.tensordot(A.conj(), B, (axes, axes), precision=_EXACT))
+    B = resplit(B, split_of(A))
+    added_up = PartitionSpec(None, None) if is_split(A) else None  # over the devices
+    products = jax.lax.dot_general(
+        A.conj(), B, ((axes, axes), ((), ())), _EXACT, out_sharding=added_up
+    )
+    return jnp.real(products)
 
 
 def _weighted(weights: jax.Array, rows: jax.Array) -> jax.Array:

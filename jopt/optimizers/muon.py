@@ -21,6 +21,7 @@ from ..base import (
 from ..engine import from_plan, per_leaf, transformation
 from ..engine.batches import stack, unstack
 from ..engine.leaves import Leaves
+from ..engine.sharding import gathered, split_as
 from ..engine.stages import in_sequence, plan_of
 from ..linalg import COEFFICIENTS, PRECONDITIONINGS, orthogonalize
 from ..numerics import cast, compute_dtype, ema, one_minus_power
@@ -221,7 +222,7 @@ def _in_batches(function: Callable, leaves: Leaves, numbers: list) -> None:
     stacks = collections.defaultdict(list)
     for i, live in enumerate(leaves.live):
         if live:
-            x = leaves.g[i]
+            x = gathered(leaves.g[i])
             order, sizes = _matrix_axes(x, numbers[i], lambda i=i: leaves.path(i))
             flat = _reshape(_transpose(x, order), sizes[1:] if sizes[0] == 1 else sizes)
             stacks[sizes, x.dtype].append((i, order, flat))
@@ -244,7 +245,8 @@ def _in_batches(function: Callable, leaves: Leaves, numbers: list) -> None:
             for flat, (i, order, _) in zip(flats, members):
                 shape = tuple(leaves.g[i].shape[axis] for axis in order)
                 back = tuple(sorted(range(len(order)), key=order.__getitem__))
-                leaves.g[i] = _transpose(_reshape(flat, shape), back)
+                u = _transpose(_reshape(flat, shape), back)
+                leaves.g[i] = split_as(u, leaves.g[i])
 
 
 def _reshape(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
-from ..compat import shard_alike
 from ..engine import per_leaf, transformation
+from ..engine.sharding import zeros_of
 from ..numerics import abs_sq, bounded, ema, finite, safe_sqrt
 from ..parts.scale import descend
 from ..settings import FRACTION
@@ -55,8 +55,9 @@ def scale_by_sm3(
     """
 
     def init(p):
-        axes = [_zeros_along(p, axis) for axis in range(p.ndim)]
-        return dict(mu=axes or [abs_sq(jnp.zeros_like(p))], nu=jnp.zeros_like(p))
+        others = [tuple(a for a in range(p.ndim) if a != b) for b in range(p.ndim)]
+        axes = [zeros_of(p, axes) for axes in others or [()]]
+        return dict(mu=axes, nu=jnp.zeros_like(p))
 
     def scale_by_sm3(g, s, p):
         along = [_along(mu, axis, g.ndim) for axis, mu in enumerate(s.mu)]
@@ -70,13 +71,6 @@ def scale_by_sm3(
         return nu, s._replace(mu=[_most(v, i) for i in range(len(s.mu))], nu=nu)
 
     return per_leaf(ScaleBySM3State, init, scale_by_sm3)
-
-
-def _zeros_along(p: jax.Array, axis: int) -> jax.Array:
-    """Zeros for one axis, sharded as that axis of the parameter is."""
-    others = tuple(a for a in range(p.ndim) if a != axis)
-    line = abs_sq(jnp.sum(p, axis=others))
-    return shard_alike(line, jnp.zeros_like(line))
 
 
 def _along(x: jax.Array, axis: int, ndim: int) -> jax.Array:
