@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from ..base import (
     GradientTransformationExtraArgs,
@@ -84,10 +85,11 @@ def scale_by_rprop(
             "rprop takes a schedule"
         )
     is_one = jax.tree_util.all_leaves([learning_rate])
+    first: Any = learning_rate if is_one else 0
 
     def init(p):
         return dict(
-            step_sizes=jnp.zeros_like(p.real) + (learning_rate if is_one else 0),
+            step_sizes=jnp.zeros_like(p.real) + first,
             prev_updates=jnp.zeros_like(p),
         )
 
@@ -180,7 +182,7 @@ def _first(rate: Any) -> Any:
     if not is_schedule(rate):
         return rate
     first = scalar("rprop", "learning_rate", rate(jnp.zeros((), jnp.int32)))
-    if not isinstance(first, jax.core.Tracer) and float(first) == 0:
+    if not isinstance(first, Tracer) and float(first) == 0:
         raise ValueError(
             "rprop: learning_rate must not begin at zero: its first value is the first "
             "step size, which all others are made of"

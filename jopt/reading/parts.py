@@ -104,10 +104,11 @@ def _groups(part: Part, transforms, param_labels, **_) -> Iterator[Part]:
 
         return of_label
 
-    own, made_by_rules = {}, part.maker and part.maker.factory is groups
-    all_in_one = made_by_rules and is_of_one_estimate(part.maker, transforms)
+    own, maker = {}, part.maker
+    made_by_rules = maker is not None and maker.factory is groups
+    all_in_one = made_by_rules and is_of_one_estimate(maker, transforms)
     if part.params is not None and made_by_rules:
-        own = rules_of_leaves(part.maker.arguments["rules"], part.params)
+        own = rules_of_leaves(maker.arguments["rules"], part.params)
 
     def names(label, params):
         if params is None or not (own or part.names):

@@ -185,14 +185,14 @@ def _check(rule: _Rule, default: Any) -> None:
 # ------------------------------------------------------- groups one beside the other
 
 
-def _of_groups(rules: list[_Rule], default: Any) -> GradientTransformation:
+def _of_groups(rules: list[_Rule], default: Any) -> GradientTransformationExtraArgs:
     """A partition: what the first rule of a leaf does not say, later ones may.
 
     A rate or a decay of later rules is one by path within the group; leaves with
     another setting of theirs are a group of their own.
     """
     by_path = {key for rule in rules for key in rule.gives if _is_by_path(key, default)}
-    made = {"default": default}
+    made: dict[Any, GradientTransformation] = {"default": default}
     for i, rule in enumerate(rules):
         if not rule.adds:
             made[rule.name] = set_to_zero() if rule.group is None else rule.group
@@ -310,7 +310,9 @@ def _sees_the_tree(tx: GradientTransformation) -> bool:
     )
 
 
-def _of_one_estimate(rules: list[_Rule], default: Any) -> GradientTransformation:
+def _of_one_estimate(
+    rules: list[_Rule], default: Any
+) -> GradientTransformationExtraArgs:
     """One optimizer for the leaves of all rules of settings, and `default`'s."""
     adding = [rule for rule in rules if rule.adds]
     keys = dict.fromkeys(key for rule in adding for key in rule.gives)
@@ -325,7 +327,7 @@ def _of_one_estimate(rules: list[_Rule], default: Any) -> GradientTransformation
             )
     given = {key: _cases(key, adding) for key in keys}
     where = _joined([r for r in adding if r.gives]) or "default"
-    made = {"default": _made(where, default, given)}
+    made: dict[Any, Any] = {"default": _made(where, default, given)}
     for rule in rules:
         if not rule.adds:
             made[rule.name] = set_to_zero() if rule.group is None else rule.group
