@@ -395,3 +395,68 @@ def test_keys_of_another_kind_do_not_fit():
     other = jopt.add_noise(0.1, 0.5, key=jax.random.key(0, impl="rbg"))
     with pytest.raises(ValueError, match=r"missing: add_noise/rng_key/rbg"):
         jopt.load_state_dict(other, params, d)
+
+
+# ------------------------------------------------------------------- changes of groups
+
+
+def after_steps(tx, p, n=3):
+    state = tx.init(p)
+    for _ in range(n):
+        _, state = tx.update(p, state, p)
+    return state
+
+
+BODY = {"body": jnp.ones((2, 3)), "head": jnp.full(3, 2.0)}
+FROZEN = jopt.groups({"body": None}, ADAM)
+PARTED = jopt.groups({"body": jopt.adam(0.01)}, ADAM)
+
+
+@pytest.mark.parametrize("old", [FROZEN, PARTED, ADAM], ids=["frozen", "parted", "all"])
+@pytest.mark.parametrize("new", [FROZEN, PARTED, ADAM], ids=["frozen", "parted", "all"])
+def test_moments_are_found_whatever_the_label(old, new):
+    state = after_steps(old, BODY)
+    restored, report = jopt.load_state_dict(
+        new, BODY, jopt.state_dict(old, state), partial=True
+    )
+    kept = {"head"} if FROZEN in (old, new) else {"body", "head"}
+    named = jopt.state_dict(new, restored)
+    before = jopt.state_dict(old, state)
+    assert not report.reshaped and not report.converted
+    by_end = {k.split("adam/")[-1]: x for k, x in before.items() if "adam/m" in k}
+    for key, x in named.items():
+        end = key.split("adam/")[-1]
+        if "adam/m" in key and end.split("/")[-1] in kept:
+            np.testing.assert_array_equal(x, by_end[end])
+        elif "adam/m" in key:
+            np.testing.assert_array_equal(x, 0)
+    u, _ = new.update(BODY, restored, BODY)
+    want, _ = old.update(BODY, state, BODY)
+    np.testing.assert_array_equal(u["head"], want["head"])
+    for name, source in report.moved.items():
+        assert name not in before and source in before
+    assert bool(report.moved) == ((old is ADAM) != (new is ADAM))
+
+
+def test_a_group_that_is_new_begins_anew():
+    saved = jopt.state_dict(FROZEN, after_steps(FROZEN, BODY))
+    state, report = jopt.load_state_dict(PARTED, BODY, saved, partial=True)
+    assert state.inner_states["body"].inner_state[0].count == 0
+    assert state.inner_states["default"].inner_state[0].count == 3
+    assert set(report.missing) == {
+        *("body/adam/count", "body/adam/mu/body", "body/adam/nu/body")
+    }
+    grown = {**BODY, "extra": jnp.ones(2)}
+    state, report = jopt.load_state_dict(ADAM, grown, saved, partial=True)
+    assert state[0].count == 3 and not np.any(state[0].mu["extra"])
+    assert report.moved["adam/count"] == "default/adam/count" and not report.unused
+
+
+def test_groups_that_become_one_have_the_largest_count():
+    state = after_steps(PARTED, BODY)
+    body = state.inner_states["body"]
+    adam = body.inner_state[0]._replace(count=jnp.int32(1))
+    body = body._replace(inner_state=(adam, *body.inner_state[1:]))
+    state = state._replace(inner_states={**state.inner_states, "body": body})
+    state, report = jopt.load_state_dict(ADAM, BODY, jopt.state_dict(PARTED, state))
+    assert state[0].count == 3 and report.moved["adam/count"] == "default/adam/count"

@@ -1,5 +1,6 @@
 """MoMo: momentum whose step is what a model of the loss, made of it, can promise."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -118,6 +119,7 @@ def momo(
         gamma = mean(_dot(gs, ps), s.gamma, first)
         rate, scales_of = _units(owns)
         kinds = [
+<<<<<<< HEAD
             _Kind(
                 scales_of(own)[0],
                 scales_of(own)[1],
@@ -125,6 +127,9 @@ def momo(
                 _dot(ms, xs),
                 tree.norm(ms),
             )
+=======
+            _Kind(scales_of(own), decays, _dot(ms, xs), tree.norm(ms))
+>>>>>>> groups
             for own, decays, ms, xs in _parted(owns, hints, m, ps)
         ]
         least = lower_bound if adapt_lower_bound else None
@@ -232,8 +237,12 @@ def momo_adam(
         rate, scales_of = _units(owns)
         kinds = [
             _Kind(
+<<<<<<< HEAD
                 scales_of(own)[0],
                 scales_of(own)[1],
+=======
+                scales_of(own),
+>>>>>>> groups
                 decays,
                 _dot(ms, xs) / rho,
                 safe_sqrt(_dot(ms, us) / rho),
@@ -270,14 +279,13 @@ def momo_adam(
 class _Kind(NamedTuple):
     """Leaves of one rate and decay: what the model of the loss knows of them."""
 
-    share: Any  # their rate over the largest
-    decay: Any  # their rate times their decay
+    scales: tuple[Any, Any]  # their rate over the largest, and times their decay
     decays: bool
     dot: jax.Array  # `<m, p>`, with the weights of an average
     size: jax.Array  # the norm of `m`, with the same weights
 
 
-def _units(owns: list[Own]) -> tuple[Any, Any]:
+def _units(owns: list[Own]) -> tuple[Any, Callable[[Own], tuple[Any, Any]]]:
     """The largest rate, and of a leaf's settings its share of it and its decay."""
     most = largest([own.learning_rate for own in owns])
 
@@ -299,11 +307,12 @@ def _step(rate, gap, kinds, lb, lower_bound) -> tuple[jax.Array, jax.Array]:
     dot = size = slope = jnp.zeros((), gap.dtype)
     ahead = gap  # the model's loss where the decay alone leads
     for kind in kinds:
-        k = 1 + kind.decay if kind.decays else 1
+        share, decay = kind.scales
+        k = 1 + decay if kind.decays else 1
         ahead = ahead + kind.dot / k
         dot = dot + kind.dot
-        size = jnp.hypot(size, jnp.sqrt(kind.share) * kind.size)
-        slope = jnp.hypot(slope, jnp.sqrt(kind.share / k) * kind.size)
+        size = jnp.hypot(size, jnp.sqrt(share) * kind.size)
+        slope = jnp.hypot(slope, jnp.sqrt(share / k) * kind.size)
     if lower_bound is not None:
         lb = jnp.where(ahead < lb, jnp.maximum(ahead / 2, lower_bound), lb)
     step = jnp.minimum(rate, over_square(jnp.maximum(ahead - lb, 0), slope))

@@ -145,7 +145,7 @@ def _multiplied(found: list, kept: list, part: Part) -> Iterator[Entry]:
     One in a state is to be set as it is, and the multiplier stands beside it.
     """
     ((_, factor),) = part.arguments.values()
-    before = part.path[:-1]
+    before = part.path[:-1]  # of the chain
     factors = jax.tree_util.tree_flatten_with_path(factor)[0]
     taken = False
     for entry in found:
@@ -155,10 +155,12 @@ def _multiplied(found: list, kept: list, part: Part) -> Iterator[Entry]:
             continue
         taken = True
         for path, x in factors:
-            yield entry._replace(where=(*entry.where, *path), value=entry.value * x)
+            where = (key for key in entry.where if not path or key is not part.unsaid)
+            yield entry._replace(where=(*where, *path), value=entry.value * x)
     if not taken:
         for path, x in factors:
-            yield Entry((*before, *path), "lr_mult", x)
+            where = (key for key in before if not path or key is not part.unsaid)
+            yield Entry((*where, *path), "lr_mult", x)
 
 
 def _keeps(part: Part) -> bool:

@@ -23,8 +23,10 @@ from ..base import (
 from ..engine import transformation
 from ..engine.stages import WholeStage, plan_of
 from ..optimizers.dadapt_adamw import dadapt_adamw
+from ..optimizers.galore import galore
 from ..optimizers.lbfgs import lbfgs
 from ..optimizers.momo import momo, momo_adam
+from ..optimizers.muon import muon
 from ..optimizers.prodigy import prodigy
 from ..parts.combine import (
     chain,
@@ -38,7 +40,10 @@ from ..parts.values import is_schedule
 from ..settings import Range, check_number, check_numbers
 from ..tree import paths
 from ..tree.selection import Which, chosen_by, is_function, numbers_in
+from .lookahead import lookahead
 from .schedule_free import schedule_free_adamw, schedule_free_sgd
+from .split_real_and_imaginary import split_real_and_imaginary
+from .with_metrics import with_metrics
 
 __all__ = ["groups", "layerwise_lr_decay"]
 
@@ -187,7 +192,7 @@ def _of_groups(rules: list[_Rule], default: Any) -> GradientTransformationExtraA
     another setting of theirs are a group of their own.
     """
     by_path = {key for rule in rules for key in rule.gives if _is_by_path(key, default)}
-    made = {"default": default}
+    made: dict[Any, GradientTransformation] = {"default": default}
     for i, rule in enumerate(rules):
         if not rule.adds:
             made[rule.name] = set_to_zero() if rule.group is None else rule.group
@@ -288,11 +293,17 @@ def is_of_one_estimate(call: settings.Call, transforms: Mapping) -> bool:
     return any(rule.name not in transforms for rule in _named(call.arguments["rules"]))
 
 
+# They are run on trees, and do to a leaf what they would to it alone.
+_LEAF_BY_LEAF = (muon, galore, lookahead, with_metrics, split_real_and_imaginary)
+
+
 def _sees_the_tree(tx: GradientTransformation) -> bool:
     """Whether what it does to a leaf may depend on the others."""
     call: Any = getattr(tx.update, "call", None)
     if call is not None and isinstance(call.factory, settings.Recorded):
         tx = call.inside()
+    elif call is not None and call.factory in _LEAF_BY_LEAF:
+        return any(_sees_the_tree(inner) for inner, _ in _inside(call))
     return any(
         isinstance(stage, WholeStage) or stage.reduce is not None
         for stage in plan_of(tx).stages
@@ -316,7 +327,7 @@ def _of_one_estimate(
             )
     given = {key: _cases(key, adding) for key in keys}
     where = _joined([r for r in adding if r.gives]) or "default"
-    made = {"default": _made(where, default, given)}
+    made: dict[Any, Any] = {"default": _made(where, default, given)}
     for rule in rules:
         if not rule.adds:
             made[rule.name] = set_to_zero() if rule.group is None else rule.group
