@@ -119,17 +119,7 @@ def momo(
         gamma = mean(_dot(gs, ps), s.gamma, first)
         rate, scales_of = _units(owns)
         kinds = [
-<<<<<<< HEAD
-            _Kind(
-                scales_of(own)[0],
-                scales_of(own)[1],
-                decays,
-                _dot(ms, xs),
-                tree.norm(ms),
-            )
-=======
             _Kind(scales_of(own), decays, _dot(ms, xs), tree.norm(ms))
->>>>>>> groups
             for own, decays, ms, xs in _parted(owns, hints, m, ps)
         ]
         least = lower_bound if adapt_lower_bound else None
@@ -237,12 +227,7 @@ def momo_adam(
         rate, scales_of = _units(owns)
         kinds = [
             _Kind(
-<<<<<<< HEAD
-                scales_of(own)[0],
-                scales_of(own)[1],
-=======
                 scales_of(own),
->>>>>>> groups
                 decays,
                 _dot(ms, xs) / rho,
                 safe_sqrt(_dot(ms, us) / rho),

@@ -86,19 +86,11 @@ def scale_by_rprop(
             "rprop takes a schedule"
         )
     is_one = jax.tree_util.all_leaves([learning_rate])
-<<<<<<< HEAD
-    start: Any = learning_rate if is_one else 0
-
-    def init(p):
-        return dict(
-            step_sizes=jnp.zeros_like(p.real) + start,
-=======
     first: Any = learning_rate if is_one else 0
 
     def init(p):
         return dict(
             step_sizes=jnp.zeros_like(p.real) + first,
->>>>>>> groups
             prev_updates=jnp.zeros_like(p),
         )
 
