@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
-from ..engine import per_leaf, scalar, transformation
+from ..engine import per_leaf, scheduled, transformation
 from ..numerics import abs_sq, bounded, ema, finite
 from ..parts.average import ema as mean_update
 from ..parts.clip import clip_by_block_rms
@@ -93,8 +93,9 @@ def scale_by_factored_rms(
         return dict(v_row=jnp.zeros(row, dtype), v_col=jnp.zeros(col, dtype), v=none)
 
     def each(t):
-        decay = decay_rate_fn(t - 1 - step_offset, decay_rate)
-        return scalar("scale_by_factored_rms", "decay_rate_fn", decay)
+        steps = t - 1 - step_offset
+        where = "scale_by_factored_rms"
+        return scheduled(where, "decay_rate_fn", decay_rate_fn, steps, decay_rate)
 
     def scale_by_factored_rms(g, s, p, decay):
         axes = factored_axes(g.shape)
