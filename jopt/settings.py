@@ -237,6 +237,36 @@ def check_bool(where: str, name: str, value: Any) -> None:
         )
 
 
+class NeedsValue(jax.errors.ConcretizationTypeError):
+    """A function that the user gave looks at a value where JAX traces it."""
+
+    def __init__(self, message: str):
+        TypeError.__init__(self, message)
+
+
+def called(where: str, name: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """What a schedule returns; it is named if it looks at what it is traced with."""
+    try:
+        return function(*args, **kwargs)
+    except _LOOKS as error:
+        function = getattr(function, "schedule_fn", function)  # of a WrappedSchedule
+        code = getattr(function, "__code__", None)
+        line = f" at {code.co_filename}:{code.co_firstlineno}" if code else ""
+        raise NeedsValue(
+            f"{where}: {name}, the function {show(function)}{line}, looks at the value "
+            "of an argument, which is not known where it is traced, as under jit: use "
+            "jnp.where or jax.lax.cond in place of a Python `if`, jax.numpy in place "
+            "of NumPy and of float() or int(), or join schedules by join_schedules"
+        ) from error
+
+
+_LOOKS = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
 def _check_arguments(signature: inspect.Signature, call: "Call", ranges: dict) -> None:
     """Refuse what is not in the range of its name, or is no dtype where one is due."""
     for parameter, kinds, value in _given(signature, call):

@@ -312,4 +312,10 @@ def scalar(where: str, name: str, value: Any, *, returned: bool = True) -> jax.A
     return number.astype(jnp.result_type(float))
 
 
+def scheduled(where: str, name: str, schedule: Callable, *args: Any, **kwargs: Any):
+    """What a schedule is at a step, as `scalar` makes it."""
+    value = settings.called(where, name, schedule, *args, **kwargs)
+    return scalar(where, name, value)
+
+
 _REAL = (jnp.floating, jnp.integer, jnp.bool_)

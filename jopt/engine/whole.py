@@ -11,7 +11,7 @@ import numpy as np
 from ..base import GradientTransformationExtraArgs
 from ..numerics import cast, compute_dtype
 from ..tree import values_of
-from . import from_plan, run, scalar
+from . import from_plan, run, scheduled
 from .leaves import Leaves, is_complex, is_inexact
 from .stages import LeafStage, WholeStage, one_stage
 from .states import is_absent, read
@@ -182,7 +182,9 @@ def largest(numbers: list) -> Any:
 
 def setting_at(where: str, name: str, setting: Any, t: jax.Array, like: jax.Array):
     """What a number or a schedule is at step `t`, from 1, in the dtype of `like`."""
-    value = scalar(where, name, setting(t - 1)) if callable(setting) else setting
+    value = setting
+    if callable(setting):
+        value = scheduled(where, name, setting, t - 1)
     return jnp.asarray(value, like.dtype)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
-from ..engine import per_leaf, scalar, transformation
+from ..engine import per_leaf, scheduled, transformation
 from ..engine.sharding import zeros_of
 from ..numerics import abs_sq, bounded, ema, finite
 from ..parts.average import ema as mean_update
@@ -94,8 +94,9 @@ def scale_by_factored_rms(
         return dict(v_row=zeros_of(p, (first,)), v_col=zeros_of(p, (second,)), v=none)
 
     def each(t):
-        decay = decay_rate_fn(t - 1 - step_offset, decay_rate)
-        return scalar("scale_by_factored_rms", "decay_rate_fn", decay)
+        steps = t - 1 - step_offset
+        where = "scale_by_factored_rms"
+        return scheduled(where, "decay_rate_fn", decay_rate_fn, steps, decay_rate)
 
     def scale_by_factored_rms(g, s, p, decay):
         axes = factored_axes(g.shape)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Schedule, Updates
-from ..engine import per_leaf, scalar, transformation
+from ..engine import per_leaf, scheduled, transformation
 from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.scale import descend
 from ..settings import NOT_NEGATIVE
@@ -109,7 +109,7 @@ def scale_by_ademamix(
 
 
 def _now(where: str, name: str, value: float | Callable, t: jax.Array):
-    return scalar(where, name, value(t - 1)) if callable(value) else value
+    return scheduled(where, name, value, t - 1) if callable(value) else value
 
 
 @transformation(alpha=NOT_NEGATIVE)

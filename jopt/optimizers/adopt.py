@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
-from ..engine import per_leaf, scalar, transformation
+from ..engine import per_leaf, scheduled, transformation
 from ..numerics import abs_sq, bounded, ema, safe_sqrt
 from ..parts.scale import descend
 from ..settings import POSITIVE
@@ -76,8 +76,9 @@ def scale_by_adopt(
     def each(t):
         if not use_clipping:
             return t == 1, None
-        bound = clip_value_fn(t - 1)
-        return t == 1, scalar("scale_by_adopt", "clip_value_fn", bound)
+        return t == 1, scheduled(
+            "scale_by_adopt", "clip_value_fn", clip_value_fn, t - 1
+        )
 
     def scale_by_adopt(g, s, p, numbers):
         first, bound = numbers

@@ -13,7 +13,7 @@ from ..base import (
     ScalarOrSchedule,
     Updates,
 )
-from ..engine import per_leaf, scalar, transformation
+from ..engine import per_leaf, scalar, scheduled, transformation
 from ..numerics import one_minus_power
 from ..settings import DECAY
 from .values import is_schedule
@@ -171,7 +171,11 @@ def params_ema(
     def each(t):
         d: Any = decay
         if not isinstance(d, (int, float)):
-            d = scalar("params_ema", "decay", d(t - 1) if is_schedule(d) else d)
+            where = "params_ema"
+            if is_schedule(d):
+                d = scheduled(where, "decay", d, t - 1)
+            else:
+                d = scalar(where, "decay", d)
         if not debias:
             return 1 - d
         weight = one_minus_power(d, t)

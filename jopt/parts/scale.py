@@ -13,7 +13,7 @@ from ..base import (
     PerLeaf,
     Schedule,
 )
-from ..engine import per_leaf, scalar, stateless_leaf, transformation
+from ..engine import per_leaf, scheduled, stateless_leaf, transformation
 from ..engine.stages import LeafStage, plan_of
 from ..numerics import norm
 from ..settings import Range
@@ -99,7 +99,7 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformationExtraArgs
         )
 
     def each(t):
-        return scalar("scale_by_schedule", "step_size_fn", step_size_fn(t - 1))
+        return scheduled("scale_by_schedule", "step_size_fn", step_size_fn, t - 1)
 
     return per_leaf(ScaleByScheduleState, lambda p: {}, _times, each=each)
 

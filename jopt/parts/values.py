@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from ..engine import scalar
+from ..engine import scheduled
 from ..tree import values_of
 
 __all__ = []
@@ -41,7 +41,7 @@ def products(where: str, factor: float, **settings: Any) -> Callable[..., list]:
     def at_step(name, value, *t):
         if not is_schedule(value):
             return value
-        return scalar(where, name, value(*(x - 1 for x in t)))
+        return scheduled(where, name, value, *(x - 1 for x in t))
 
     return by_leaf
 

@@ -16,6 +16,7 @@ from ..engine import transformation
 from ..engine.stages import takes
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
+from ..settings import called
 from .gate import check_state, step_if
 
 __all__ = [
@@ -146,7 +147,10 @@ def _conditionally(
     def update(updates, state, params=None, **extra_args):
         check_state(name, state, kind)
         forwarded = extra_args if forward_extra_args else {}
-        condition = jnp.asarray(should_transform_fn(state.step, **forwarded))
+        test, at = should_transform_fn, state.step
+        condition = jnp.asarray(
+            called(name, "should_transform_fn", test, at, **forwarded)
+        )
         if condition.shape != () or condition.dtype != bool:
             raise ValueError(
                 f"{name}: should_transform_fn must return one boolean, got "

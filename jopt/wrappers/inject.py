@@ -21,7 +21,7 @@ from ..base import (
     with_extra_args_support,
 )
 from ..compat import with_weak_type
-from ..engine import from_plan, scalar
+from ..engine import from_plan, scheduled
 from ..engine.checks import Unchecked, compare
 from ..engine.stages import names_taken, plan_of, takes
 from ..engine.types import in_types_of, keep_types, strong
@@ -276,7 +276,7 @@ def _make(
         return jnp.array(x, hyperparam_dtype or jnp.result_type(float))
 
     def value(name, state, extra_args):
-        return number(scalar(where, name, schedules[name](state, **extra_args)))
+        return number(scheduled(where, name, schedules[name], state, **extra_args))
 
     def init(params):
         states = {name: schedule.init() for name, schedule in schedules.items()}

@@ -22,7 +22,7 @@ from ..engine.leaves import Leaves, is_complex
 from ..engine.types import in_types_of, is_array, keep_types
 from ..numerics import abs_sq, compute_dtype, safe_increment
 from ..parts.combine import check_transformation
-from ..settings import check_floating_dtype, check_integer
+from ..settings import called, check_floating_dtype, check_integer
 from ..tree.messages import explain, spell
 from .gate import check_state, choose_step, live_leaves, zeros
 
@@ -214,7 +214,8 @@ def multi_steps(
 def _every_k(schedule: Any, gradient_step: jax.Array) -> ArrayLike:
     if not callable(schedule):
         return schedule
-    k = jnp.asarray(schedule(gradient_step))
+    where, name = "multi_steps", "every_k_schedule"
+    k = jnp.asarray(called(where, name, schedule, gradient_step))
     if k.shape != () or not jnp.issubdtype(k.dtype, jnp.number) or is_complex(k.dtype):
         raise ValueError(
             "multi_steps: every_k_schedule must return one integer, got "
