@@ -216,8 +216,8 @@ class _Matrix(NamedTuple):
     def zeros(self, p: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
         """A basis and what is small, each split as the side that it has in common."""
         rows, columns = (zeros_of(self.of(p), (i,)).astype(dtype) for i in (1, 0))
-        basis = columns if self.wide else rows
-        small = rows[:, None] if self.wide else columns[None]
+        basis = columns if self.right else rows
+        small = rows[:, None] if self.right else columns[None]
         return (
             jnp.broadcast_to(basis[:, None], self.basis),
             jnp.broadcast_to(small, self.small),
@@ -226,7 +226,7 @@ class _Matrix(NamedTuple):
     def split_of_small(self, g: jax.Array) -> tuple:
         turned = [split_of(g)[i] for i in self.order]
         rows, columns = turned if g.ndim == 2 else (None, None)
-        return (rows, None) if self.wide else (None, columns)
+        return (rows, None) if self.right else (None, columns)
 
     def leading(self, g: jax.Array) -> jax.Array:
         u, _, vh = jnp.linalg.svd(g, full_matrices=False)
