@@ -35,6 +35,16 @@ except ImportError:
 
 
 try:
+    from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+except ImportError:
+
+    def _of_a_jaxpr() -> tuple[Any, Any, Any]:
+        closed = jax.make_jaxpr(lambda x: x + 1.5)(0.0)
+        return type(closed), type(closed.jaxpr), type(closed.jaxpr.eqns[0].invars[1])
+
+    ClosedJaxpr, Jaxpr, Literal = _of_a_jaxpr()
+
+try:
     from jax.experimental.xla_metadata import set_xla_metadata
 except ImportError:
 

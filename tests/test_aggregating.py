@@ -267,7 +267,7 @@ def test_products_know_their_calls():
     assert accumulate_avg_updates(2) != accumulate_avg_updates(3)
 
 
-def test_nothing_is_traced_again():
+def test_under_jit_nothing_is_traced_again():
     traces = []
 
     def loud(g, params):
@@ -277,9 +277,9 @@ def test_nothing_is_traced_again():
     middle = get_per_element_mean_and_sum_sq_diff_grads(0, 2)
     track = track_per_element_mean_and_variance_with_ema()
     tx = process(jopt.stateless(loud), middle, jopt.chain(track, jopt.adam(0.1)), True)
-    state = tx.init(PARAMS)
+    state, step = tx.init(PARAMS), jax.jit(tx.update)
     for g in examples(4):
-        _, state = tx.update(single(g), state, PARAMS)
+        _, state = step(single(g), state, PARAMS)
     assert len(traces) == 1
 
 

@@ -460,7 +460,10 @@ def test_wrong_gradients_are_refused(row):
         update = functools.partial(tx.update, **extra)
         for call in (update, jax.jit(update)):
             with pytest.raises((ValueError, TypeError), match=r"updates.*'"):
-                call(grads, state, params)
+                updates, _ = call(grads, state, params)
+                # what keeps nothing and reads no parameters cannot know
+                assert not jax.tree.leaves(state)
+                jopt.apply_updates(params, updates)
 
 
 # --------------------------------------------------------------------- how it was made

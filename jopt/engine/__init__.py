@@ -153,11 +153,15 @@ def _as_they_are_now(params: Params | None, extra_args: dict) -> dict | None:
     functions = {k: x for k, x in extra_args.items() if is_function(x)}
     if all(map(is_pure, functions.values())):
         return extra_args
-    if set(functions) != {"value_fn"} or params is None:
+    if not set(functions) <= {"value_fn", "obj_fn"} or params is None:
         return None
     more = {k: x for k, x in values.items() if k not in ("value", "grad")}
-    value_fn = as_it_is_now(functions["value_fn"], params, **more)
-    return None if value_fn is None else {**values, "value_fn": value_fn}
+    for name, function in functions.items():
+        now = as_it_is_now(function, params, **(more if name == "value_fn" else {}))
+        if now is None:
+            return None
+        functions[name] = now
+    return values | functions
 
 
 def from_plan(

@@ -182,6 +182,7 @@ def _fits(updates: Updates, params: Params) -> bool:
         return False
     return all(
         isinstance(g, _SKIPPED)
+        or (jax.tree_util.all_leaves([g]) and not is_value(g))  # they are at fault
         or getattr(p, "shape", None) == getattr(g, "shape", () if is_value(g) else None)
         for p, g in zip(ps, gs)
     )

@@ -158,7 +158,9 @@ def _leafwise(
     tables, entries = zip(*(_numbers(part, leaves) for part in parts))
     hints = [_hints(stage, leaves) for stage in stages]
     numbers = [(part.whole, table) for part, table in zip(parts, tables)]
-    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((leaves.g, numbers)))
+    traced = _has_tracers((leaves.g, numbers)) or _has_tracers(
+        (leaves.p, [part.slots for part in parts])
+    )
     numbers = sealed(numbers) if traced else numbers
     rules: dict = {}
     same = [rules.setdefault(stage.rule, k) for k, stage in enumerate(stages)]
@@ -205,6 +207,10 @@ def _leafwise(
             for k, slot in zip(ks, new):
                 parts[k].slots[i] = slot
     return [write(part) for part in parts]
+
+
+def _has_tracers(tree: Any) -> bool:
+    return any(isinstance(x, Tracer) for x in jax.tree.leaves(tree))
 
 
 def _numbers(part: StateParts, leaves: Leaves) -> tuple[list, dict[int, int]]:

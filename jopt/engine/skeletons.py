@@ -17,9 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from ..compat import jaxpr_as_fun, with_weak_type
+from ..compat import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun, with_weak_type
 
 __all__ = []
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from ..compat import Tracer
 from ..settings import NOT_NEGATIVE
 from .arguments import Input, axes, loss, real
 from .arithmetic import surprisal

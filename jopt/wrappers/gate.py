@@ -112,7 +112,9 @@ def choose(index: ArrayLike, *branches: Callable[[], Any]) -> Any:
         return arrays
 
     if not isinstance(index, Tracer):  # outside of `jit`, Python is Python
-        return branches[np.clip(int(np.asarray(index)), 0, len(branches) - 1)]()
+        chosen = branches[np.clip(int(np.asarray(index)), 0, len(branches) - 1)]
+        arrays = lambda x: strong(jnp.asarray(x)) if is_array(x) else x  # noqa: E731
+        return jax.tree.map(arrays, chosen())
     index = jnp.asarray(index).astype(jnp.int32)
     return freed(jax.lax.switch(index, [arrays_of(branch) for branch in branches]))
 
