@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import tree
-from .engine.sharding import gathered, split_as
 from .numerics import norm
 from .settings import NOT_NEGATIVE, check_integer, check_number, check_real
+from .sharding import gathered, split_as
 
 __all__ = ["matrix_inverse_pth_root", "orthogonalize", "power_iteration"]
 

@@ -5,6 +5,7 @@
 its arguments by name and lets its product know the call that made it.
 """
 
+import contextlib
 import difflib
 import functools
 import math
@@ -29,6 +30,7 @@ from .batches import batch_leaves
 from .checks import Unchecked, checking
 from .compiled import as_it_is_now, call_compiled
 from .purity import is_pure, is_pure_call
+from .skeletons import OtherArguments
 from .stages import LeafStage, Plan, names_taken, one_stage, plan_of
 
 __all__ = ["batch_leaves", "per_leaf", "transformation"]
@@ -109,9 +111,13 @@ class Update(settings.Recorded):
             return self.step(updates, state, params, extra_args)
         if any(map(is_function, extra_args.values())):
             now = _as_they_are_now(params, extra_args)
-            if now is None:
-                return self.step(updates, state, params, extra_args)
-            extra_args = now
+            if now is not None:
+                with contextlib.suppress(OtherArguments):  # of a part of the parameters
+                    return self._compiled(updates, state, params, now)
+            return self.step(updates, state, params, extra_args)
+        return self._compiled(updates, state, params, extra_args)
+
+    def _compiled(self, updates, state, params, extra_args):
         if self.arrays:
             given = self.arrays, updates, state, params, extra_args
             return call_compiled(self.remade, *given)

@@ -22,12 +22,11 @@ from ..tree.messages import keystr, spell
 from .batches import batching
 from .devices import are_apart
 from .purity import is_pure
-from .skeletons import OtherArguments, Skeleton, Traced, taken_apart
+from .skeletons import Skeleton, Traced, taken_apart
 
 __all__ = []
 
 _NEEDS_VALUES = (
-    OtherArguments,
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 
 from ..compat import set_xla_metadata
 from ..numerics import cast, compute_dtype
+from ..sharding import split_as
 from ..tree.messages import spell
 from .batches import batching, is_worth_a_batch, reduces, stack, unstack
 from .calls import WIDTH, chunks
 from .compiled import call_compiled
 from .devices import devices_of, moved
 from .leaves import is_complex, is_inexact
-from .sharding import split_as
 from .stages import LeafStage, Plan
 from .sums import added
 

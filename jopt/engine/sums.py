@@ -12,8 +12,8 @@ import jax
 from ..base import Params, Updates
 from ..compat import Tracer
 from ..numerics import cast, compute_dtype
+from ..sharding import split_as
 from .leaves import Leaves
-from .sharding import split_as
 
 __all__ = []
 

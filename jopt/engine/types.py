@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..sharding import split_as
 from ..tree.messages import explain
-from .sharding import split_as
 
 __all__ = []
 

@@ -10,7 +10,6 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, scheduled, transformation
-from ..engine.sharding import zeros_of
 from ..numerics import abs_sq, bounded, ema, finite
 from ..parts.average import ema as mean_update
 from ..parts.clip import clip_by_block_rms
@@ -19,6 +18,7 @@ from ..parts.decay import add_decayed_weights
 from ..parts.normalize import scale_by_param_block_rms
 from ..parts.scale import scale, scale_by_learning_rate
 from ..settings import FRACTION, NOT_NEGATIVE, Range
+from ..sharding import zeros_of
 
 __all__ = ["FactoredState", "adafactor", "scale_by_factored_rms"]
 

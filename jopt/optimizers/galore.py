@@ -21,11 +21,11 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves
-from ..engine.sharding import gathered, resplit, split_as, split_of, zeros_of
 from ..numerics import cast, compute_dtype, safe_increment
 from ..parts.combine import check_transformation
 from ..parts.scale import descend
 from ..settings import FINITE, check_integer
+from ..sharding import gathered, resplit, split_as, split_of, zeros_of
 from ..tree.messages import spell
 from .adam import scale_by_adam
 from .muon import MuonDimensionNumbers, dimension_numbers

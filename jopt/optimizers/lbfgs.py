@@ -16,12 +16,12 @@ from ..base import (
     Updates,
 )
 from ..engine import transformation
-from ..engine.sharding import is_split, resplit, split_of, zeros_in_rows
 from ..engine.whole import per_tree
 from ..parts.combine import chain, check_transformation, identity
 from ..parts.linesearch import scale_by_zoom_linesearch
 from ..parts.scale import scale_by_learning_rate
 from ..settings import check_integer
+from ..sharding import is_split, resplit, split_of, zeros_in_rows
 
 __all__ = ["ScaleByLBFGSState", "lbfgs", "scale_by_lbfgs"]
 

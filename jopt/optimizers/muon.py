@@ -21,7 +21,6 @@ from ..base import (
 from ..engine import from_plan, per_leaf, transformation
 from ..engine.batches import stack, unstack
 from ..engine.leaves import Leaves
-from ..engine.sharding import gathered, split_as
 from ..engine.stages import in_sequence, plan_of
 from ..linalg import COEFFICIENTS, PRECONDITIONINGS, orthogonalize
 from ..numerics import cast, compute_dtype, ema, one_minus_power
@@ -29,6 +28,7 @@ from ..parts.combine import chain, partition
 from ..parts.decay import decay_parts
 from ..parts.scale import scale_by_learning_rate
 from ..settings import NOT_NEGATIVE, check_integer
+from ..sharding import gathered, split_as
 from ..tree.messages import keystr, spell
 from ..tree.selection import is_function
 from .adam import adamw

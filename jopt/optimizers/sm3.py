@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..engine.sharding import zeros_of
 from ..numerics import abs_sq, bounded, ema, finite, safe_sqrt
 from ..parts.scale import descend
 from ..settings import FRACTION
+from ..sharding import zeros_of
 
 __all__ = ["ScaleBySM3State", "scale_by_sm3", "sm3"]
 

@@ -104,7 +104,8 @@ def _groups(part: Part, transforms, param_labels, **_) -> Iterator[Part]:
 
         return of_label
 
-    own, maker = {}, part.maker
+    maker: Any = part.maker
+    own: dict = {}
     made_by_rules = maker is not None and maker.factory is groups
     all_in_one = made_by_rules and is_of_one_estimate(maker, transforms)
     if part.params is not None and made_by_rules:

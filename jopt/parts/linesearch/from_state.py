@@ -1,5 +1,6 @@
 """The loss and the gradient that a line search has computed already."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from ... import tree
 from ...base import OptState, Updates
 from ...engine.compiled import as_it_is_now, call_compiled
+from ...engine.skeletons import OtherArguments
 
 __all__ = ["value_and_grad_from_state"]
 
@@ -54,9 +56,10 @@ def value_and_grad_from_state(
                 "scale_by_backtracking_linesearch made without store_grad?)"
             )
         now = as_it_is_now(value_fn, params, *args, **kwargs)
-        if now is None:
-            return run(value_fn, value, grad, params, args, kwargs)
-        return call_compiled(run, now, value, grad, params, args, kwargs)
+        if now is not None:
+            with contextlib.suppress(OtherArguments):
+                return call_compiled(run, now, value, grad, params, args, kwargs)
+        return run(value_fn, value, grad, params, args, kwargs)
 
     return value_and_grad
 

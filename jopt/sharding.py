@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ..compat import shard_alike
+from .compat import shard_alike
 
 __all__ = []
 
