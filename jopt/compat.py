@@ -35,12 +35,12 @@ except ImportError:
 
 
 try:
-    from jax.extend import core as _core
-
-    ClosedJaxpr: Any = _core.ClosedJaxpr
-    Jaxpr: Any = _core.Jaxpr
-    Literal: Any = _core.Literal
-except (ImportError, AttributeError):
+    from jax.extend.core import (
+        ClosedJaxpr,  # pyright: ignore[reportPrivateImportUsage]
+        Jaxpr,
+        Literal,
+    )
+except ImportError:
 
     def _of_a_jaxpr() -> tuple[Any, Any, Any]:
         closed = jax.make_jaxpr(lambda x: x + 1.5)(0.0)

@@ -104,12 +104,12 @@ def _groups(part: Part, transforms, param_labels, **_) -> Iterator[Part]:
 
         return of_label
 
-    maker: Any = part.maker
-    own: dict = {}
-    made_by_rules = maker is not None and maker.factory is groups
-    all_in_one = made_by_rules and is_of_one_estimate(maker, transforms)
-    if part.params is not None and made_by_rules:
-        own = rules_of_leaves(maker.arguments["rules"], part.params)
+    maker, own = part.maker, {}
+    made_by_rules = all_in_one = False
+    if maker is not None and maker.factory is groups:
+        made_by_rules, all_in_one = True, is_of_one_estimate(maker, transforms)
+        if part.params is not None:
+            own = rules_of_leaves(maker.arguments["rules"], part.params)
 
     def names(label, params):
         if params is None or not (own or part.names):
