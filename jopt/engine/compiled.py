@@ -35,7 +35,8 @@ _NEEDS_VALUES = (
 
 def call_compiled(function: Callable, *args: Any) -> Any:
     """`function(*args)`, compiled if these are values and it can be."""
-    kinds = set(map(type, jax.tree.leaves(args)))
+    leaves = jax.tree.leaves(args)
+    kinds = set(map(type, leaves))
     if any(issubclass(kind, Tracer) for kind in kinds) or getattr(
         jax.config, "jax_disable_jit", False
     ):
@@ -45,7 +46,7 @@ def call_compiled(function: Callable, *args: Any) -> Any:
         return function(*args)
     try:
         with explaining_deletion(function, *args):
-            if kinds <= _VALUES:
+            if kinds <= _VALUES or all(map(is_value, leaves)):
                 return program(*args)
             return _call_around(program, *args)
     except _NEEDS_VALUES:
@@ -99,7 +100,7 @@ def deleted(where: str, x: jax.Array) -> str:
     )
 
 
-_VALUES = {type(jnp.zeros(())), np.ndarray, bool, int, float, complex}
+_VALUES = {type(jnp.zeros(())), bool, int, float, complex}  # nearly always these
 
 
 class _Program:
