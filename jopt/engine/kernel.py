@@ -109,7 +109,7 @@ def _calls_of(leaf: Callable, adds: bool) -> Callable:
 
 
 @dataclasses.dataclass(frozen=True)
-class eager:
+class Eager:
     """Calls with values, compiled: one program for each set of devices."""
 
     calls: Callable

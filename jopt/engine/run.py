@@ -17,7 +17,7 @@ from ..base import OptState, Params, Updates
 from ..compat import Tracer, shard_alike
 from ..numerics import compute_dtype
 from .checks import check_whole
-from .kernel import OWN, SHARED, eager, kernel_of, roles_of, sealed, taken
+from .kernel import OWN, SHARED, Eager, kernel_of, roles_of, sealed, taken
 from .leaves import Leaves, hide, resolve, types_of, unhide
 from .stages import NEW, LeafStage, Plan, WholeStage
 from .states import StateParts, is_absent, read, write
@@ -199,7 +199,7 @@ def _leafwise(
         for row, some in zip(rows, alike):
             own += [taken(row, roles, OWN)] * len(some)
         shared = taken(rows[0], roles, SHARED)
-        results = (kernel if traced else eager(kernel))(given, own, shared)
+        results = (kernel if traced else Eager(kernel))(given, own, shared)
         for (i, ks), (u, new, total) in zip(group, results):
             leaves.g[i] = u
             if total is not None:

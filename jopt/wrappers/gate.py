@@ -113,8 +113,7 @@ def choose(index: ArrayLike, *branches: Callable[[], Any]) -> Any:
 
     if not isinstance(index, Tracer):  # outside of `jit`, Python is Python
         chosen = branches[np.clip(int(np.asarray(index)), 0, len(branches) - 1)]
-        arrays = lambda x: strong(jnp.asarray(x)) if is_array(x) else x  # noqa: E731
-        return jax.tree.map(arrays, chosen())
+        return freed(arrays_of(chosen)())
     index = jnp.asarray(index).astype(jnp.int32)
     return freed(jax.lax.switch(index, [arrays_of(branch) for branch in branches]))
 
