@@ -23,6 +23,7 @@ import numpy as np
 from .base import GradientTransformation, OptState, Params
 from .parts.combine import check_transformation
 from .tree import paths
+from .tree.boxes import unboxed
 from .tree.messages import children_of, listed, spell
 from .wrappers.gate import is_array
 
@@ -286,7 +287,7 @@ def _named(
             full = "/".join(filter(None, words)) if _is_array(leaf) else ""
             yield _Named(label, full, below, leaf)
 
-    named = list(in_state(state, ""))
+    named = list(in_state(unboxed(state), ""))
     often = collections.Counter(x.name for x in named if x.rest)
     twice = [name for name, n in often.items() if n > 1]
     if twice:

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec
 
 import jopt
 from jopt import tree, tree_utils
+from jopt.tree.states import by_param
 
 X = {"a": jnp.array([1.0, -2.0]), "b": (jnp.float32(3), None)}
 Y = {"a": jnp.array([0.5, 4.0]), "b": (jnp.float32(-1), None)}
@@ -530,6 +531,48 @@ def test_slots_meet_what_belongs_to_their_parameter(make, slots):
     assert len(pairs) == slots
     ours = {"B": (), "W": () if isinstance(got, jopt.ZeroNansState) else (2,)}
     assert all(ours[name] == shape for name, shape in pairs)
+
+
+@pytest.mark.parametrize("wrap", [lambda tx: tx, lambda tx: jopt.chain(tx)])
+@pytest.mark.parametrize("library", [jopt, optax])
+def test_slots_of_lookahead_are_mapped_with_both_copies_or_one(library, wrap):
+    tx = wrap(library.lookahead(library.adam(0.1), 5, 0.5))
+    pair = library.LookaheadParams
+    state = tx.init(pair.init_synced(PARAMS))
+    fast = {"w": "W", "b": "B"}
+    for spec in (fast, pair(fast, {"w": "no", "b": "no"})):
+        got = tree.map_params(
+            tx, lambda x, s: s, state, spec, transform_non_params=lambda x: 0
+        )
+        adam = tree.get(got, "ScaleByAdamState")
+        assert adam.mu == adam.nu == {"w": "W", "b": "B"}
+        assert tree.get(got, "steps_since_sync") == 0
+        assert jax.tree.structure(got) == jax.tree.structure(state)
+    same = tree.map_params(tx, lambda x: x, state)
+    assert all(map(np.array_equal, *map(jax.tree.leaves, (same, state))))
+
+
+def test_slots_of_plain_lookahead_are_mapped():
+    tx = jopt.lookahead(jopt.adam(0.1), 5, 0.5)
+    got = tree.map_params(tx, lambda x, s: s, tx.init(PARAMS), {"w": "W", "b": "B"})
+    assert got.slow == got.fast_state[0].mu == {"w": "W", "b": "B"}
+
+
+def test_lookahead_of_both_copies_is_described():
+    tx = jopt.lookahead(jopt.adam(0.1), 5, 0.5)
+    params = jopt.LookaheadParams.init_synced(PARAMS)
+    mine, shared = by_param(tx, tx.init(params), params)
+    assert [len(slots) for slots in mine] == [2, 2, 0, 0]
+    assert len(shared) == 2  # the counts of Adam and of the steps
+
+
+def test_every_leaf_of_a_slot_meets_its_parameter():
+    tx = jopt.scale_by_sm3()
+    state = tx.init({"w": jnp.ones((2, 3)), "b": jnp.ones(2)})
+    got = tree.map_params(tx, lambda x, s: s, state, {"w": "W", "b": "B"})
+    assert got.mu == {"w": ["W", "W"], "b": ["B"]}
+    with pytest.raises(ValueError):
+        tree.map_params(tx, lambda x, s: s, state, {"w": "W", "c": "B"})
 
 
 def _is_pair(x):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ..base import MaskedNode, Params, Updates
 from ..tree import select
+from ..tree.boxes import flatten_with_path
 from ..tree.messages import explain, keystr, spell
 from .compiled import deleted, is_deleted, is_value
 from .stages import Mask
@@ -84,7 +85,7 @@ class Leaves:
     def path(self, i: int) -> str:
         """Where leaf i stands, for messages."""
         tree = self.treedef.unflatten(range(len(self.g)))
-        return keystr(jax.tree_util.tree_flatten_with_path(tree)[0][i][0])
+        return keystr(flatten_with_path(tree)[i][0])
 
     def _check(self, i: int) -> None:
         if self.has_params:

@@ -24,6 +24,7 @@ class StateParts(NamedTuple):
     treedefs: dict[str, Any]  # of the fields that have a slot for each leaf
     whole: dict[str, Any]  # fields that are one for the tree, the counts advanced
     slots: dict[int, dict[str, Any]]  # the other fields, by visible leaf
+    forms: dict[tuple[int, str], Any]  # structures of slots whose containers are others
 
 
 def read(stage: Any, state: Any, leaves: Leaves) -> StateParts:
@@ -35,7 +36,7 @@ def read(stage: Any, state: Any, leaves: Leaves) -> StateParts:
     view = leaves.view(stage.masks)
     slots: dict = {i: {} for i in view.indices}
     if not stage.state._fields:
-        return StateParts(stage, state, {}, {}, slots)
+        return StateParts(stage, state, {}, {}, slots, {})
     _check_class(stage, state)
     treedefs = {}
     for f in stage.slots:
@@ -44,13 +45,14 @@ def read(stage: Any, state: Any, leaves: Leaves) -> StateParts:
             slots[i][f] = x
     live = [i for i in slots if leaves.live[i]] if stage.slots else []
     present = [i for i in live if not is_absent(slots[i])]
+    forms = {}
     for i in present or live:  # a state without any slot was made for something else
-        _check_slot(stage, slots[i], leaves, i)
+        _check_slot(stage, slots[i], leaves, i, forms)
     whole = {f: getattr(state, f) for f in (*(stage.shared or ()), *stage.counts)}
     for f, x in whole.items():
         check_leaf(f"{stage.name}: the state's {f!r}", x, _expected_whole(stage, f))
     whole |= {f: _advanced(whole[f]) for f in stage.counts}
-    return StateParts(stage, state, treedefs, whole, slots)
+    return StateParts(stage, state, treedefs, whole, slots, forms)
 
 
 def is_absent(slot: dict[str, Any]) -> bool:
@@ -65,6 +67,8 @@ def write(parts: StateParts) -> Any:
     """The state of these parts."""
     if not parts.stage.state._fields:
         return parts.state
+    for (i, f), form in parts.forms.items():
+        parts.slots[i][f] = form.unflatten(jax.tree.leaves(parts.slots[i][f]))
     trees = {
         f: treedef.unflatten([slot[f] for slot in parts.slots.values()])
         for f, treedef in parts.treedefs.items()
@@ -104,13 +108,22 @@ def _check_class(stage: LeafStage, state) -> None:
         )
 
 
-def _check_slot(stage: LeafStage, slot: dict, leaves: Leaves, i: int) -> None:
+def _check_slot(
+    stage: LeafStage, slot: dict, leaves: Leaves, i: int, forms: dict
+) -> None:
+    """Refuse a slot that is not as `init` makes it, but for the containers in it.
+
+    flax's nnx makes mappings of lists. The rule gets the lists, the state its mappings.
+    """
     p: Any = leaves.p[i] if leaves.has_params else leaves.g[i]
     expected = _expected(stage.init, p.shape, compute_dtype(p.dtype))
     for field, tree in slot.items():
-        want = expected[field]
-        got = [tree] if isinstance(tree, jax.Array) else jax.tree.leaves(tree)
-        mapping = isinstance(tree, Mapping)  # it has a level that the leaf has not
+        want, structure = expected[field]
+        got, form = [tree], None
+        if not isinstance(tree, jax.Array):
+            got, form = jax.tree.flatten(tree)
+        # A mapping has a level that the leaf has not, but for a list of the leaf's own.
+        mapping = isinstance(tree, Mapping) and jax.tree_util.treedef_is_leaf(structure)
         if len(got) != len(want) or mapping:
             raise ValueError(
                 f"{stage.name}: the state's {field!r} at {leaves.path(i)} has "
@@ -122,13 +135,16 @@ def _check_slot(stage: LeafStage, slot: dict, leaves: Leaves, i: int) -> None:
                 where = f"{stage.name}: the state's {field!r} at {leaves.path(i)}"
                 same = like.shape == leaves.g[i].shape
                 check_leaf(where, x, like, "the gradient is" if same else "expected")
+        if form is not None and form != structure:
+            forms[i, field] = form
+            slot[field] = structure.unflatten(got)
 
 
 @functools.lru_cache(maxsize=8192)
-def _expected(init, shape, dtype) -> dict[str, list]:
-    """The types of the slots that `init` makes for such a leaf."""
+def _expected(init, shape, dtype) -> dict[str, tuple[list, Any]]:
+    """The types and structures of the slots that `init` makes for such a leaf."""
     slots = jax.eval_shape(init, jax.ShapeDtypeStruct(shape, dtype))
-    return {field: jax.tree.leaves(tree) for field, tree in slots.items()}
+    return {field: jax.tree.flatten(tree) for field, tree in slots.items()}
 
 
 def _expected_whole(stage: LeafStage, field: str) -> Any:

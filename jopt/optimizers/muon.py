@@ -29,6 +29,7 @@ from ..parts.decay import decay_parts
 from ..parts.scale import scale_by_learning_rate
 from ..settings import NOT_NEGATIVE, check_integer
 from ..sharding import gathered, split_as
+from ..tree.boxes import flatten_with_path
 from ..tree.messages import keystr, spell
 from ..tree.selection import is_function
 from .adam import adamw
@@ -199,7 +200,7 @@ def dimension_numbers(spec: WeightDimNumOrFn, tree: Any) -> Any:
     def is_spec(x):
         return x is None or isinstance(x, MuonDimensionNumbers)
 
-    named = dict(jax.tree_util.tree_flatten_with_path(spec, is_leaf=is_spec)[0])
+    named = dict(flatten_with_path(spec, is_leaf=is_spec))
     for path, x in named.items():
         if not is_spec(x):
             raise TypeError(
@@ -211,7 +212,8 @@ def dimension_numbers(spec: WeightDimNumOrFn, tree: Any) -> Any:
         places = (path[:n] for n in range(len(path), -1, -1))
         return next((named[place] for place in places if place in named), None)
 
-    return jax.tree_util.tree_map_with_path(find, tree)
+    found = [find(path, x) for path, x in flatten_with_path(tree)]
+    return jax.tree.structure(tree).unflatten(found)
 
 
 _LARGE = 2**20  # elements of a batch that to copy once more would not pay for

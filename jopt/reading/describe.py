@@ -15,6 +15,7 @@ from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale, scale_by_learning_rate, scale_by_schedule
 from ..settings import show
 from ..tree import paths, values_of
+from ..tree.boxes import unboxed
 from ..tree.states import by_param
 from ..wrappers.groups import lr_mult
 from .parts import Part
@@ -57,7 +58,7 @@ def describe(tx: GradientTransformation, params: Params) -> Description:
         default: 6 parameters, 48 bytes
     """
     check_transformation("describe", "tx", tx)
-    params = jax.tree.map(_abstract, params)
+    params = jax.tree.map(_abstract, unboxed(params))
     mine, shared = by_param(tx, run.init(plan_of(tx), params), params)
     acting = {path: [] for path in paths(params)}
     for part, is_last in Part(tx, None, params).walk():

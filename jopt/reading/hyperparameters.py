@@ -15,6 +15,7 @@ from ..base import GradientTransformation, OptState, Schedule
 from ..engine import scalar
 from ..settings import check_number, range_of
 from ..tree import NamedTupleKey
+from ..tree.boxes import unboxed
 from ..wrappers.groups import lr_mult
 from ..wrappers.inject import is_number
 from .names import Entry, named
@@ -56,6 +57,7 @@ def hyperparams(
         >>> jopt.hyperparams(tx.init(jnp.zeros(2)), tx)
         {'max_norm': 1.0, 'learning_rate': Array(0.5, dtype=float32), 'momentum': 0.9}
     """
+    state = unboxed(state)
     entries = in_state(state) if tx is None else _in_parts(Part(tx, state, None))
     return {name: entry.value for name, entry in named(entries).items()}
 
@@ -117,7 +119,7 @@ def in_state(state: OptState, before: tuple = ()) -> Iterator[Entry]:
         return isinstance(path[-1], NamedTupleKey) and isinstance(value, Mapping)
 
     for path, numbers in tree.get_all_with_path(state, "hyperparams", is_injected):
-        for name, value in numbers.items():
+        for name, value in unboxed(numbers).items():
             yield Entry((*before, *path[:-1]), name, value)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..base import OptState
 from ..tree import NamedTupleKey
+from ..tree.boxes import unboxed
 from ..tree.states import walk
 from .hyperparameters import in_state
 from .names import Entry, named
@@ -63,7 +64,7 @@ def _measured(state: OptState) -> Iterator[Entry]:
         if not isinstance(last, NamedTupleKey) or last.name not in _MEASURED:
             continue
         if isinstance(value, Mapping):
-            for name, x in value.items():
+            for name, x in unboxed(value).items():
                 yield Entry(tuple(where), name, x)
         elif np.ndim(value) == 0:
             yield Entry(tuple(where), last.name, value)

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from .boxes import content, flatten_with_path, is_box, opened
+
 __all__ = []
 
 
@@ -39,8 +41,7 @@ def spell(x: Any) -> str:
 def explain(name: str, tree: Any, like_name: str, like: Any) -> str:
     """Where two trees that should have one structure differ, in words."""
     ours, theirs = (
-        dict(jax.tree_util.tree_flatten_with_path(t, is_leaf=lambda x: x is None)[0])
-        for t in (tree, like)
+        dict(flatten_with_path(t, is_leaf=lambda x: x is None)) for t in (tree, like)
     )
     missing = [keystr(k) for k in theirs if k not in ours]
     extra = [keystr(k) for k in ours if k not in theirs]
@@ -111,10 +112,10 @@ class Matched(NamedTuple):
 def matched(like: Any, tree: Any) -> tuple[list, Matched]:
     """What a tree has where `like` has leaves, found by path.
 
-    So a `dict` may stand beside a `FrozenDict`. Where `like` has `None` the tree may
-    have what it will, and keeps it; where `like` has a `MaskedNode` the tree has
-    nothing either. Where the tree alone has `None`, each leaf of `like` below finds
-    `None`.
+    So a `dict` may stand beside a `FrozenDict`, and a value beside one in a box. Where
+    `like` has `None` the tree may have what it will, and keeps it; where `like` has a
+    `MaskedNode` the tree has nothing either. Where the tree alone has `None`, each leaf
+    of `like` below finds `None`.
 
     Raises:
         ValueError: the trees do not match.
@@ -123,6 +124,10 @@ def matched(like: Any, tree: Any) -> tuple[list, Matched]:
     places: dict[str, int] = {}
 
     def walk(expected, x, path):
+        expected = content(expected)
+        while is_box(x):
+            key, x = opened(x)
+            path = path + key
         if is_nothing(expected):
             if expected is not None and jax.tree.leaves(x):
                 raise ValueError(f"only in the tree: {keystr(path)}")

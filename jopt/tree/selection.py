@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ..arguments import misfit_of_one
+from .boxes import flatten_with_path, unboxed
 from .messages import explain, keystr, listed
 
 __all__ = ["map_with_path", "partition_by", "paths", "select", "values_of"]
@@ -22,7 +23,7 @@ def paths(tree: Any) -> list[str]:
         >>> jopt.tree.paths({"enc": {"w": 1.0, "b": 2.0}, "layers": [3.0]})
         ['enc/b', 'enc/w', 'layers/0']
     """
-    return [_text(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    return [_text(path) for path, _ in flatten_with_path(tree)]
 
 
 def map_with_path(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
@@ -32,7 +33,17 @@ def map_with_path(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
         >>> jopt.tree.map_with_path(lambda path, x: path.upper(), {"a": {"b": 1.0}})
         {'a': {'b': 'A/B'}}
     """
-    return jax.tree_util.tree_map_with_path(lambda p, *x: f(_text(p), *x), tree, *rest)
+    structure = jax.tree.structure(tree)
+    columns = [paths(tree), jax.tree.leaves(tree), *_up_to(structure, tree, rest)]
+    return structure.unflatten([f(*row) for row in zip(*columns)])
+
+
+def _up_to(structure: Any, tree: Any, rest: tuple) -> list[list]:
+    """What each tree of `rest` has for the leaves of `tree`, in boxes or without."""
+    plain = jax.tree.structure(unboxed(tree))
+    if plain == structure:
+        return [structure.flatten_up_to(x) for x in rest]
+    return [plain.flatten_up_to(unboxed(x)) for x in rest]
 
 
 def select(tree: Any, which: Any, *, name: str = "which") -> Any:
@@ -79,7 +90,7 @@ def select(tree: Any, which: Any, *, name: str = "which") -> Any:
     if isinstance(which, (list, tuple)) and which and all(map(_is_pattern, which)):
         return _matches(tree, which, name)
     shown = _alongside(which, tree, name)
-    for path, leaf in jax.tree_util.tree_flatten_with_path(shown)[0]:
+    for path, leaf in flatten_with_path(shown):
         if not isinstance(leaf, (bool, np.bool_)):
             raise TypeError(
                 f"{name} at {keystr(path)} must be True or False, "
@@ -341,11 +352,11 @@ def _alongside(prefix: Any, tree: Any, name: str) -> Any:
         return prefix
     except (ValueError, TypeError):
         pass
-    flat = jax.tree_util.tree_flatten_with_path(prefix, is_leaf=is_none)[0]
+    flat = flatten_with_path(prefix, is_leaf=is_none)
     named = {_keys(path): value for path, value in flat}
     used = set()
 
-    def find(path, _):
+    def find(path):
         keys = _keys(path)
         for n in range(len(keys), -1, -1):
             if keys[:n] in named:
@@ -353,11 +364,11 @@ def _alongside(prefix: Any, tree: Any, name: str) -> Any:
                 return named[keys[:n]]
         raise ValueError(explain(name, prefix, "params", tree))
 
-    found = jax.tree_util.tree_map_with_path(find, tree)
+    found = [find(path) for path, _ in flatten_with_path(tree)]
     unused = [keys for keys, x in named.items() if x is not None and keys not in used]
     if unused and not _has_hidden(tree):
         raise ValueError(explain(name, prefix, "params", tree))
-    return found
+    return jax.tree.structure(tree).unflatten(found)
 
 
 def _keys(path: tuple) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import jax
 from jax.tree_util import DictKey, GetAttrKey
 
 from ..base import MaskedNode
+from .boxes import content, flatten_with_path, is_box, opened
 from .messages import children_of, keystr, listed
 
 __all__ = ["NamedTupleKey", "get", "get_all_with_path", "map_params", "set"]
@@ -40,7 +41,8 @@ def get_all_with_path(
     Returns:
         Pairs of a path and a value. A path is a tuple of keys as
         `jax.tree_util.tree_flatten_with_path` has them, but `NamedTupleKey`s for the
-        fields of NamedTuples.
+        fields of NamedTuples. A box of flax's, such as nnx's variables, is no part of
+        a path, and where a value stands in one it is what the box holds.
 
     Example:
         >>> state = jopt.adam(0.1).init(jnp.zeros(2))
@@ -94,7 +96,8 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
         **kwargs: the new values by name.
 
     Returns:
-        The new tree; the given one stays as it is.
+        The new tree; the given one stays as it is. What stands in a box of flax's, such
+        as nnx's variables, stays in it.
 
     Raises:
         KeyError: there is nothing of one of these names.
@@ -110,6 +113,11 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
             raise KeyError(f"set: the tree has no {key!r}{some}")
 
     def replaced(node, path):
+        if is_box(node):
+            _, inner = opened(node)
+            _, structure = jax.tree.flatten(node, is_leaf=lambda x: x is not node)
+            new = replaced(inner, path)
+            return new if is_box(new) else structure.unflatten([new])
         for key, value in kwargs.items():
             if _is_found(path, node, key, filtering):
                 return value
@@ -135,7 +143,8 @@ def _is_found(path: tuple, node: Any, key: Any, filtering: Filter | None) -> boo
 
 
 def walk(node: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
-    """All nodes below and this one, each before its children."""
+    """All nodes below and this one, each before its children; boxes are none."""
+    node = content(node)
     yield path, node
     for key, child in _children(node):
         yield from walk(child, (*path, key))
@@ -159,11 +168,51 @@ def _attributes(path: tuple) -> tuple:
 # ------------------------------------------------------- what belongs to the parameters
 
 
-class _Params:
-    """Stands for the parameters in `init`, so that the state shows where they went."""
+@dataclasses.dataclass(frozen=True)
+class ParamsHere:
+    """Stands for the parameters in `init`, so that the state shows where they went.
+
+    `kind` is `"both"` where it stands for two copies of them, `LookaheadParams`, and
+    `"fast"` or `"slow"` for one of these.
+    """
+
+    kind: str = "all"
+
+    @property
+    def fast(self) -> "ParamsHere":
+        return ParamsHere("fast")
+
+    @property
+    def slow(self) -> "ParamsHere":
+        return ParamsHere("slow")
 
 
-jax.tree_util.register_pytree_node(_Params, lambda _: ((), None), lambda *_: _Params())
+jax.tree_util.register_pytree_node(
+    ParamsHere, lambda x: ((), x.kind), lambda kind, _: ParamsHere(kind)
+)
+
+
+def stands_for_both(params: Any) -> bool:
+    """Whether it stands for two copies of the parameters."""
+    return isinstance(params, ParamsHere) and params.kind == "both"
+
+
+def _is_here(x: Any) -> bool:
+    return isinstance(x, ParamsHere)
+
+
+def _where(initable: Any, state: Any) -> Any:
+    """The state with a `ParamsHere` in the place of each tree like the parameters."""
+    init = getattr(initable, "init", initable)
+    where = init(ParamsHere())
+    for candidate in (lambda: where, lambda: init(ParamsHere("both"))):
+        found = candidate()
+        try:
+            jax.tree.structure(found, is_leaf=_is_here).flatten_up_to(state)
+        except (ValueError, TypeError):
+            continue
+        return found
+    return where  # of another transformation, which the caller will see
 
 
 def map_params(
@@ -181,7 +230,8 @@ def map_params(
         initable: the transformation that made the state, or its `init`.
         f: a function of a leaf, and of those of `rest` that belong to its parameter.
         state: the state.
-        *rest: trees in the structure of the parameters.
+        *rest: trees in the structure of the parameters, or prefixes of it. Of
+            `LookaheadParams` each slot takes the copy that it belongs to.
         transform_non_params: a function of the other leaves, counts say; they stay as
             they are if `None`.
         is_leaf: as `jax.tree.map` takes it, below the parameters.
@@ -200,7 +250,6 @@ def map_params(
         >>> jopt.tree.map_params(tx, lambda x, s: s, state, spec)[0].mu
         {'w': 'sharded'}
     """
-    init = getattr(initable, "init", initable)
 
     def is_hidden(x):
         return isinstance(x, MaskedNode) and not (is_leaf and is_leaf(x))
@@ -208,14 +257,59 @@ def map_params(
     def at_leaf(x, *others):
         return x if is_hidden(x) else f(x, *others)
 
+    def stop(x):
+        return is_hidden(x) or bool(is_leaf and is_leaf(x))
+
     def at_node(node, x):
-        if isinstance(node, _Params):
-            stop = lambda x: is_hidden(x) or bool(is_leaf and is_leaf(x))  # noqa: E731
-            return jax.tree.map(at_leaf, x, *rest, is_leaf=stop)
+        if _is_here(node):
+            like = [_copy_for(node, tree) for tree in rest]
+            return _map_below(at_leaf, x, like, stop)
         return x if transform_non_params is None else transform_non_params(x)
 
-    where = init(_Params())
-    return jax.tree.map(at_node, where, state, is_leaf=lambda x: isinstance(x, _Params))
+    return jax.tree.map(at_node, _where(initable, state), state, is_leaf=_is_here)
+
+
+def _copy_for(node: ParamsHere, tree: Any) -> Any:
+    """Of two copies of the parameters the one that is meant."""
+    is_pair = getattr(type(tree), "_fields", None) == ("fast", "slow")
+    return getattr(tree, node.kind) if is_pair and node.kind != "both" else tree
+
+
+def _map_below(f: Callable, x: Any, rest: list, stop: Callable[[Any], bool]) -> Any:
+    """`jax.tree.map`, also where boxes differ, or several leaves belong to one of rest.
+
+    The result has the boxes of `x`.
+    """
+    structure = jax.tree.structure(x, is_leaf=stop)
+    columns = [_column(x, tree, stop) for tree in rest]
+    return structure.unflatten(map(f, jax.tree.leaves(x, is_leaf=stop), *columns))
+
+
+def _column(x: Any, tree: Any, stop: Callable[[Any], bool]) -> list:
+    """What a tree has for each leaf of `x`: in it, or at a node above."""
+    try:
+        return jax.tree.structure(x, is_leaf=stop).flatten_up_to(tree)
+    except (ValueError, TypeError):
+        column = _by_path(x, tree, stop)
+        if column is None:
+            raise
+        return column
+
+
+def _by_path(x: Any, tree: Any, stop: Callable[[Any], bool]) -> list | None:
+    """The same by paths alone, whatever the boxes and mappings; if each has its own."""
+    named = dict(flatten_with_path(tree, is_leaf=stop))
+    column, used = [], {()}
+    for path, leaf in flatten_with_path(x, is_leaf=stop):
+        above = [path[:n] for n in range(len(path), -1, -1) if path[:n] in named]
+        below = [
+            p for p in named if isinstance(leaf, MaskedNode) and p[: len(path)] == path
+        ]
+        if not (above or below):
+            return None
+        used.update(above[:1], below)
+        column.append(named[above[0]] if above else None)
+    return column if used >= named.keys() else None
 
 
 def by_param(initable: Any, state: Any, params: Any) -> tuple[list[list], list]:
@@ -223,7 +317,7 @@ def by_param(initable: Any, state: Any, params: Any) -> tuple[list[list], list]:
 
     Slots may be trees of their own below a parameter, and masked anywhere above it.
     """
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    paths = [path for path, _ in flatten_with_path(params)]
     index = {path: i for i, path in enumerate(paths)}
     mine, rest = [[] for _ in paths], []
 
@@ -234,15 +328,17 @@ def by_param(initable: Any, state: Any, params: Any) -> tuple[list[list], list]:
         rest.append(leaf)
 
     def at_node(node, x):
-        for path, leaf in jax.tree_util.tree_flatten_with_path(x)[0]:
-            sort(path, leaf, [0] if isinstance(node, _Params) else [])
+        before = ()
+        if _is_here(node) and node.kind in ("fast", "slow"):
+            before = (GetAttrKey(node.kind),)
+        for path, leaf in flatten_with_path(x):
+            sort((*before, *path), leaf, [0] if _is_here(node) else [])
 
     try:
-        where = getattr(initable, "init", initable)(_Params())
-        jax.tree.map(at_node, where, state, is_leaf=lambda x: isinstance(x, _Params))
+        jax.tree.map(at_node, _where(initable, state), state, is_leaf=_is_here)
     except (IndexError, TypeError, ValueError):
         # Another library's, which needs the tree itself: then by the names alone.
         mine, rest = [[] for _ in paths], []
-        for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        for path, leaf in flatten_with_path(state):
             sort(path, leaf, range(len(path)))
     return mine, rest

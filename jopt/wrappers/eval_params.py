@@ -9,6 +9,7 @@ from ..base import OptState, Params
 from ..engine.leaves import Leaves
 from ..numerics import cast
 from ..parts.average import ParamsEmaState
+from ..tree.boxes import boxed_as, has_boxes, unboxed
 from .gate import slots_of
 from .lookahead import LookaheadPlainState, LookaheadState, are_both
 from .sam import SAMState
@@ -38,6 +39,8 @@ def eval_params(state: OptState, params: Params) -> Params:
         A tree like `params`, in their dtypes: the moving average, the average x of
         schedule-free learning, or lookahead's slow parameters. Where nothing averages
         they are as they are, but for `sam`, where they are those before its ascent.
+        State and parameters may stand in boxes of flax's, such as nnx's variables; the
+        tree has those of `params`.
 
     Raises:
         ValueError: two parts average the same parameter, or the state is of others.
@@ -53,6 +56,9 @@ def eval_params(state: OptState, params: Params) -> Params:
         >>> float(p), float(jopt.eval_params(state, p))
         (1.0, 1.5)
     """
+    if has_boxes((state, params)):
+        found = eval_params(unboxed(state), unboxed(params))
+        return boxed_as(params.slow if are_both(params) else params, found)
     nodes = _nodes(state)
     of_pairs = {LookaheadState._fields}
     if are_both(params):  # these hold the slow ones, whatever the state began with

@@ -21,6 +21,7 @@ from ..numerics import cast, compute_dtype
 from ..parts.apply import apply_updates
 from ..parts.combine import check_transformation
 from ..settings import COUNT, FRACTION, check_integer
+from ..tree.states import stands_for_both
 from .gate import check_state, choose, zeros
 
 __all__ = ["LookaheadParams", "LookaheadPlainState", "LookaheadState", "lookahead"]
@@ -122,7 +123,7 @@ def lookahead(
 
     def init(params):
         steps = jnp.zeros((), jnp.int32)
-        if are_both(params):
+        if are_both(params) or stands_for_both(params):
             return LookaheadState(fast.init(params.fast), steps)
         return LookaheadPlainState(fast.init(params), steps, slow.init(params).slow)
 
