@@ -555,3 +555,21 @@ def test_apply_every_wants_a_number_of_steps():
             jopt.apply_every(wrong)
     with pytest.raises(TypeError, match="apply_every: k must be an integer"):
         jopt.apply_every(2.0)
+
+
+# -------------------------------------------------------------- where there is nothing
+
+
+@pytest.mark.parametrize("library", [jopt, optax])
+def test_none_in_the_place_of_a_whole_tree_stays_none(library):
+    x = {"w": jnp.ones(2)}
+    assert library.apply_updates(None, x) is None
+    assert library.incremental_update(None, x, 0.5) is None
+    assert library.incremental_update({"w": None}, x, 0.5) == {"w": None}
+    tx = library.add_decayed_weights(0.1)
+    updates, state = tx.update(None, tx.init(x), x)
+    assert updates is None
+    assert jax.tree.structure(state) == jax.tree.structure(tx.init(x))
+    adam = jopt.adam(0.1)  # which would keep its means of nothing
+    with pytest.raises(ValueError, match="structure"):
+        adam.update(None, adam.init(x), x)

@@ -91,11 +91,20 @@ def update(
             done.append(new)
             leaves = None
             continue
-        leaves = leaves or Leaves.reading(updates, params, needs_params)
+        if leaves is None:
+            given = _given(updates, params, plan.stages[first:last])
+            leaves = Leaves.reading(given, params, needs_params)
         adds = leaves.has_params and last == len(plan.stages)
         done += _leafwise(plan, first, last, leaves, states[first:last], adds)
-        updates = leaves.tree(leaves.g)
+        updates = None if updates is None else leaves.tree(leaves.g)
     return updates, plan.pack(done, state)
+
+
+def _given(updates: Updates, params: Params | None, stages: tuple) -> Updates:
+    """The gradients; `None` for all of them does where nothing is kept of them."""
+    if updates is None and not any(stage.slots for stage in stages):
+        return jax.tree.map(lambda p: None, params)
+    return updates
 
 
 def _runs(stages):
