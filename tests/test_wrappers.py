@@ -470,6 +470,65 @@ def test_a_changed_hyperparameter_holds_without_a_retrace():
     assert not state.hyperparams["learning_rate"].weak_type
 
 
+NUMBERS = [
+    2,
+    np.int32(2),
+    np.int64(2),
+    np.uint8(2),
+    np.float32(2),
+    np.float64(2),
+    np.float16(2),
+    np.array(2),
+    jnp.int32(2),
+    jnp.bfloat16(2),
+]
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit])
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("library", [jopt, optax])
+def test_hyperparameters_may_be_written_as_any_real_number(library, number, jit):
+    tx = wrappers.inject_hyperparams(library.sgd)(0.5)
+    g = jnp.ones(2)
+    state = tx.init(g)
+    state.hyperparams["learning_rate"] = number
+    step = jit(tx.update)
+    for _ in range(2):
+        u, state = step(g, state)
+        np.testing.assert_array_equal(u, [-2, -2])
+        assert jax.typeof(state.hyperparams["learning_rate"]) == jax.typeof(
+            jnp.float32(2)
+        )
+
+
+def test_whole_numbers_for_hyperparameters_are_traced_once():
+    factory = count_calls(lambda learning_rate: jopt.scale(-learning_rate))
+    tx = wrappers.inject_hyperparams(factory)(1.0)
+    g = jnp.ones(2)
+    step, state = jax.jit(tx.update), tx.init(g)
+    _, state = step(g, state)
+    seen = factory.calls
+    for number in (2, 3, 4):
+        state.hyperparams["learning_rate"] = number
+        u, state = step(g, state)
+        np.testing.assert_array_equal(u, [-number, -number])
+    assert factory.calls == seen + 1
+    for number in (np.float64(0.5), np.float32(0.25)):  # float32 arrays to jit
+        state.hyperparams["learning_rate"] = number
+        u, state = step(g, state)
+        np.testing.assert_array_equal(u, [-number, -number])
+    assert factory.calls == seen + 1
+
+
+@pytest.mark.parametrize("value", [True, np.True_, "2", 2j, jnp.ones(1, int), [2]])
+def test_hyperparameters_that_are_no_real_numbers_are_refused(value):
+    tx = wrappers.inject_hyperparams(jopt.sgd)(0.5)
+    state = tx.init(jnp.ones(2))
+    state.hyperparams["learning_rate"] = value
+    with pytest.raises((TypeError, ValueError), match=r"hyperparams.*learning_rate"):
+        tx.update(jnp.ones(2), state)
+
+
 def test_hyperparameters_are_float32_whatever_the_parameters_are():
     params = tree(0, jnp.bfloat16)
     tx = wrappers.inject_hyperparams(jopt.adam)(1e-3)

@@ -19,6 +19,7 @@ from .devices import devices_of, moved
 from .leaves import is_complex, is_inexact
 from .stages import LeafStage, Plan
 from .sums import added
+from .types import keeps_values, lost
 
 __all__ = []
 
@@ -200,8 +201,15 @@ def _rule(stage: LeafStage, hint, u, slot, p, whole, numbers, dtype):
             f"{stage.name}: the rule turned {spell(u)} into {spell(new)}; "
             "an update must have the shape of its gradient"
         )
+    new = jnp.asarray(new)
+    if not keeps_values(new, dtype):
+        raise TypeError(
+            f"{stage.name}: the rule turned {spell(u)} into {spell(new)}; "
+            f"{lost(new.dtype, dtype)} would be lost"
+        )
     out = {f: getattr(s, f) for f in stage.slots}
-    return cast(new, dtype), jax.tree.map(_like, out, slot)
+    like = functools.partial(_like, stage.name)
+    return cast(new, dtype), jax.tree.map(like, out, slot)
 
 
 def _compute(x: Any, dtype: Any) -> Any:
@@ -214,10 +222,12 @@ def _compute(x: Any, dtype: Any) -> Any:
     return cast(x, dtype if is_complex(x.dtype) else jnp.finfo(dtype).dtype)
 
 
-def _like(new: Any, old: jax.Array) -> jax.Array:
+def _like(name: str, new: Any, old: jax.Array) -> jax.Array:
     new = jnp.asarray(new)
-    if new.shape != old.shape:
-        raise ValueError(f"the rule turned a slot {spell(old)} into {spell(new)}")
-    if is_complex(new.dtype) and not is_complex(old.dtype):
-        new = new.real
-    return split_as(cast(new, old.dtype), old)
+    same_shape = new.shape == old.shape
+    if same_shape and keeps_values(new, old.dtype):
+        return split_as(cast(new, old.dtype), old)
+    words = f"{name}: the rule turned a slot {spell(old)} into {spell(new)}"
+    if not same_shape:
+        raise ValueError(words)
+    raise TypeError(f"{words}; {lost(new.dtype, old.dtype)} would be lost")

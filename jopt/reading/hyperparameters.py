@@ -13,9 +13,11 @@ from jax.typing import ArrayLike
 from .. import tree
 from ..base import GradientTransformation, OptState, Schedule
 from ..engine import scalar
+from ..engine.types import keeps_values, lost
 from ..settings import check_number, range_of
 from ..tree import NamedTupleKey
 from ..tree.boxes import unboxed
+from ..tree.messages import spell
 from ..wrappers.groups import lr_mult
 from ..wrappers.inject import is_number
 from .names import Entry, named
@@ -216,6 +218,12 @@ def _like(name: str, value: Any, entry: Entry) -> jax.Array:
         raise ValueError(
             f"{where}: {name} has the shape {np.shape(old)} in the state, got a value "
             f"of shape {np.shape(value)}"
+        )
+    value = jnp.asarray(value)
+    if not keeps_values(value, jnp.asarray(old).dtype):
+        raise TypeError(
+            f"{where}: {name} is {spell(old)} in the state, which would lose "
+            f"{lost(value.dtype, jnp.asarray(old).dtype)} of {spell(value)}"
         )
     return jnp.full_like(old, value)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ..base import OptState, Params
 from ..engine.leaves import Leaves
-from ..numerics import cast
+from ..engine.types import in_types_of
 from ..parts.average import ParamsEmaState
 from ..tree.boxes import boxed_as, has_boxes, unboxed
 from .gate import slots_of
@@ -93,7 +93,7 @@ def eval_params(state: OptState, params: Params) -> Params:
 def _average(part: Any, slot: Any, p: jax.Array) -> jax.Array:
     if type(part)._fields == ScheduleFreeState._fields:
         return average_of(p, slot, part.b1)
-    return cast(slot, p.dtype)
+    return in_types_of(p, slot, f"eval_params: the {type(part).__name__}")
 
 
 def _slow(params: Any, found: list) -> Params:
@@ -118,7 +118,8 @@ def _before_ascent(state: Any, params: Params) -> Params:
         if start is not None and leaves.live[i]:
             p: Any = leaves.p[i]
             begun = jnp.asarray(state.steps_since_sync) > 0
-            leaves.g[i] = jnp.where(begun, cast(start, p.dtype), p)
+            start = in_types_of(p, start, "eval_params: the SAMState")
+            leaves.g[i] = jnp.where(begun, start, p)
     return leaves.tree(leaves.g)
 
 

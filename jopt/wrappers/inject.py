@@ -195,8 +195,9 @@ def inject_hyperparams(
         u, s = inner_factory(**h).update(g, s)
 
     `state.hyperparams` is a dict: what a program writes there holds from the next step
-    on, without a new trace (write arrays of the dtype that is there; the first Python
-    number costs one). A schedule's value is written there at each step.
+    on, in the dtype that was there: a number of Python or NumPy, or an array. What is
+    of another type than an array of that dtype costs one trace, the first time. A
+    schedule's value is written there at each step.
 
     An argument is a hyperparameter if it is a floating number, or an integer that does
     not count. It is a schedule if it is a function or a `StatefulSchedule`. Everything
@@ -295,8 +296,8 @@ def _make(
         return InjectStatefulHyperparamsState(
             count=one_of((), jnp.int32),
             hyperparams={
-                name: one_of(np.shape(numbers.get(name, 0)), real)
-                for name in state.hyperparams
+                name: one_of(np.shape(numbers.get(name, 0)), _whole_or(real, x))
+                for name, x in state.hyperparams.items()
             },
             hyperparams_states=jax.eval_shape(
                 lambda: {name: s.init() for name, s in schedules.items()}
@@ -321,7 +322,9 @@ def _make(
         return updates, state._replace(
             count=safe_increment(state.count),
             hyperparams=values,
-            hyperparams_states=keep_types(states, state.hyperparams_states),
+            hyperparams_states=keep_types(
+                states, state.hyperparams_states, f"{where}: hyperparams_states"
+            ),
             inner_state=in_types_of(state.inner_state, inner_state),
         )
 
@@ -337,6 +340,14 @@ def _make(
     if any(not isinstance(s, WrappedSchedule) for s in schedules.values()):
         names = None  # a stateful schedule sees them all
     return GradientTransformationExtraArgs(init, takes(names)(update))
+
+
+def _whole_or(dtype: Any, x: Any) -> Any:
+    """The dtype that a hyperparameter may have: whole numbers are real ones too."""
+    if not isinstance(x, (int, np.generic, np.ndarray, jax.Array)):
+        return dtype
+    kind = jax.dtypes.result_type(x)
+    return kind if jnp.issubdtype(kind, jnp.integer) else dtype
 
 
 def flat_arguments(
