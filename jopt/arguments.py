@@ -7,7 +7,7 @@ has been read is a tree of Python floats and floating `jax.Array`s.
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -51,6 +51,8 @@ def strict_call(function: Callable[P, T]) -> Callable[P, T]:
         f"{', '.join(keywords)} are keyword-only"
     )
 
+    named = naming_mixed_keys(function)
+
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if len(args) > len(positional):
@@ -61,7 +63,7 @@ def strict_call(function: Callable[P, T]) -> Callable[P, T]:
         for name in kwargs:
             if name not in keywords:
                 raise TypeError(f"{function.__name__}() takes no {name}=: {usage}")
-        return function(*args, **kwargs)
+        return named(*args, **kwargs)
 
     return call
 
@@ -74,6 +76,65 @@ def check_framework(f: Any) -> None:
 def check_bool(name: str, x: Any) -> None:
     if not isinstance(x, bool):
         raise TypeError(f"{name} must be True or False, got {kind(x)}")
+
+
+def naming_mixed_keys(function: Callable[P, T]) -> Callable[P, T]:
+    """A function whose error names a dict that has keys which cannot be sorted."""
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except ValueError as error:
+            bound = inspect.signature(function).bind(*args, **kwargs)
+            name_mixed_keys(error, bound.arguments)
+            raise
+
+    return called
+
+
+def name_mixed_keys(error: ValueError, given: dict[str, Any], where: str = "") -> None:
+    """Raises the error anew with the argument that JAX cannot sort, if it is that."""
+    if str(error).startswith("Comparator raised"):  # JAX says nothing else
+        for words in _mixed_keys(given):
+            raise ValueError(where + words) from error
+
+
+def _mixed_keys(given: dict[str, Any]) -> Iterator[str]:
+    """Where the arguments, or those of the factory, have such keys, in words."""
+    for name, value in given.items():
+        call = getattr(value, "call", None) if name == "self" else None
+        if call is not None:
+            for words in _mixed_keys(call.arguments):
+                yield f"{call.name}: {words}"
+        for path, keys in _unsortable(value, ""):
+            shown = " and ".join(
+                f"{key!r} ({type(key).__name__})"
+                for key in {type(k): k for k in keys}.values()
+            )
+            yield (
+                f"{name}{path and ' at ' + path} is a dict with the keys {shown}, "
+                "which cannot be sorted, as JAX does: use keys of one type"
+            )
+
+
+def _unsortable(node: Any, path: str) -> Iterator[tuple[str, list]]:
+    """The dicts that cannot be sorted, by their paths."""
+    if isinstance(node, dict):
+        try:
+            sorted(node)
+        except TypeError:
+            yield path, [*node]
+        children = [(f"[{key!r}]", x) for key, x in node.items()]
+    elif hasattr(node, "_fields") and isinstance(node, tuple):
+        fields: Any = getattr(node, "_fields", ())
+        children = [(f".{name}", x) for name, x in zip(fields, node)]
+    elif isinstance(node, list | tuple):
+        children = [(f"[{i}]", x) for i, x in enumerate(node)]
+    else:
+        return
+    for key, child in children:
+        yield from _unsortable(child, path + key)
 
 
 # ----------------------------------------------------------------------- their leaves

@@ -268,6 +268,7 @@ def safe_norm(
         >>> jax.grad(lambda x: jopt.safe_norm(x, 0.0))(jnp.zeros(2))
         Array([0., 0.], dtype=float32)
     """
+    _check_bound("safe_norm", "min_norm", min_norm)
     x = jnp.asarray(x)
     size = jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)
     live = size > min_norm
@@ -284,6 +285,13 @@ def safe_root_mean_squares(x: ArrayLike, min_rms: ArrayLike) -> jax.Array:
         >>> jopt.safe_root_mean_squares(jnp.array([3.0, -3.0]), 1e-3)
         Array(3., dtype=float32)
     """
+    _check_bound("safe_root_mean_squares", "min_rms", min_rms)
     x = jnp.asarray(x)
     rms = safe_sqrt(jnp.mean(abs_sq(x)))
     return jnp.where(rms > min_rms, rms, jnp.asarray(min_rms, rms.dtype))
+
+
+def _check_bound(where: str, name: str, value: ArrayLike) -> None:
+    """Refuse a number that no size is below."""
+    if isinstance(value, (int, float, np.integer, np.floating)) and not value >= 0:
+        raise ValueError(f"{where}: {name} must be at least 0, got {value}")

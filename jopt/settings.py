@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .arguments import misfit_of_one
+from .arguments import misfit_of_one, name_mixed_keys
 from .base import Rules, Schedule, WeightDecay
 from .compat import ShapedArray, Tracer
 
@@ -103,6 +103,8 @@ def check_number(where: str, name: str, value: Any, allowed: Range) -> None:
         got = "None" if value is None else f"{_kind(value)} {value!r}"
         raise TypeError(f"{where}: {name} must be a number, got {got}")
     if not isinstance(value, (int, float, np.number, np.ndarray, jax.Array)):
+        raise TypeError(f"{where}: {name} must be a number, got {_kind(value)}")
+    if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{where}: {name} must be a number, got {_kind(value)}")
     shape, dtype = np.shape(value), jax.dtypes.result_type(value)
     if shape != ():
@@ -453,7 +455,21 @@ class Call:
         return Call, (self.factory, self.arguments)
 
 
-class Recorded:
+class Static(type):
+    """The class of classes that JAX cannot trace, whose text says what to do.
+
+    JAX's own errors show of such an argument the class, and where it was passed.
+    """
+
+    def __repr__(cls) -> str:
+        return (
+            f"<class '{cls.__module__}.{cls.__qualname__}', a transformation or a "
+            "schedule, which is no array: close over it, or name its argument in "
+            "static_argnames>"
+        )
+
+
+class Recorded(metaclass=Static):
     """A function that knows the call that made it, and compares and prints as it.
 
     Without a call it is equal to itself alone.
@@ -534,9 +550,13 @@ def recorded(record: Callable[[Any, Call], Any]) -> Decorator:
             for name, value in bound.arguments.items():
                 bound.arguments[name] = rules_as_tree(name, value, rules)
             args, kwargs = bound.args, bound.kwargs
-            for name, value in [*bound.arguments.items()]:
-                if same(value, signature.parameters[name].default):
-                    del bound.arguments[name]  # equal to the call without it
+            try:
+                for name, value in [*bound.arguments.items()]:
+                    if same(value, signature.parameters[name].default):
+                        del bound.arguments[name]  # equal to the call without it
+            except ValueError as error:
+                name_mixed_keys(error, bound.arguments, f"{function.__name__}: ")
+                raise
             call = Call(factory, bound.arguments)
             _check_arguments(signature, call, rules)
             try:  # what the factory checks itself, it says best

@@ -122,7 +122,6 @@ CASES = [
     ("linear_schedule", (0.1, 1.0, 10), linear, [10]),
     ("linear_schedule", (1.0, 0.01, 100, 7), linear, [7, 107]),
     ("linear_schedule", (0.3, 1.0, 0), lambda t, i, *_: np.full(t.shape, i), []),
-    ("linear_schedule", (0.3, 1.0, -3), lambda t, i, *_: np.full(t.shape, i), []),
     ("polynomial_schedule", (1.0, 0.1, 2, 10, 5), polynomial, [5, 15]),
     ("polynomial_schedule", (0.1, 1.0, 0.5, 33), polynomial, [33]),
     ("polynomial_schedule", (1.0, 0.5, 0, 10), lambda t, *_: np.ones(t.shape), [10]),

@@ -54,6 +54,7 @@ def errors(tmp_path_factory):
         text=True,
         timeout=300,
     )
+    assert run.stdout, f"basedpyright said nothing: {run.returncode} {run.stderr}"
     found = {}
     for line in json.loads(run.stdout)["generalDiagnostics"]:
         of_file = found.setdefault(pathlib.Path(line["file"]).name, {})

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import settings
+from ..arguments import naming_mixed_keys
 from ..base import (
     EmptyState,
     GradientTransformationExtraArgs,
@@ -44,6 +45,7 @@ class Init(settings.Recorded):
     def __init__(self, plan: Plan, call: settings.Call | None = None):
         self.plan, self.call = plan, call
 
+    @naming_mixed_keys
     def __call__(self, params: Params) -> OptState:
         if self.call is not None and checking.get():
             return Unchecked()
@@ -96,6 +98,7 @@ class Update(settings.Recorded):
             self.arrays, shape = call.without_arrays()
             self.remade = Remade(shape)
 
+    @naming_mixed_keys
     def __call__(
         self,
         updates: Updates,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ..base import MaskedNode, Params, Updates
 from ..tree import select
 from ..tree.boxes import flatten_with_path
-from ..tree.messages import explain, keystr, spell
+from ..tree.messages import explain, keystr, of_a_pair, spell
 from .compiled import deleted, is_deleted, is_value
 from .stages import Mask
 from .types import strong
@@ -74,6 +74,8 @@ class Leaves:
         except (ValueError, TypeError) as error:
             if needed or params is None or updates is None or _fits(updates, params):
                 raise
+            if of_a_pair(updates, jax.tree.structure(params)):
+                raise  # the error says so
             misfit = error
         try:
             leaves = cls(updates, None)
@@ -171,7 +173,7 @@ def _flatten_up_to(treedef, tree, like, name, like_name) -> list:
         return treedef.flatten_up_to(tree)
     except (ValueError, TypeError):
         message = explain(name, tree, like_name, like)
-        raise ValueError(message) from None
+        raise ValueError(message + of_a_pair(tree, treedef)) from None
 
 
 def _fits(updates: Updates, params: Params) -> bool:
@@ -253,6 +255,7 @@ def as_array(x: Any, leaves: Leaves, i: int, name: str) -> jax.Array:
         words = f"{name} at {leaves.path(i)} must be an array, got {type(x).__name__}"
         if name == "updates" and leaves.has_params:
             words += f"; params there is {spell(leaves.p[i])}"
+        words += of_a_pair(x, jax.tree.structure(0))
         raise TypeError(words) from None
 
 

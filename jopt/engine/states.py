@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..numerics import compute_dtype, safe_increment
-from ..tree.messages import explain, matched
+from ..tree.messages import explain, matched, of_a_pair
 from .checks import COUNT, check_leaf, is_class, is_like
 from .leaves import Leaves, View
 from .stages import LeafStage
@@ -95,9 +95,16 @@ def _column(
         "params" if leaves.has_params else "updates",
         view.treedef.unflatten([like[i] for i in view.indices]),
     )
-    raise ValueError(
-        f"{stage.name}: {message}; was the state made for other parameters?"
-    )
+    updates = leaves.treedef.unflatten(leaves.g)
+    hint = of_a_pair(updates, jax.tree.structure(tree))
+    raise ValueError(f"{stage.name}: {message}{hint or '; ' + _made_for(stage)}")
+
+
+def _made_for(stage: LeafStage) -> str:
+    question = "was the state made for other parameters"
+    if not stage.masks:
+        return question + "?"
+    return f"{question}, or did the {stage.masks[-1].name} choose other leaves at init?"
 
 
 def _check_class(stage: LeafStage, state) -> None:
@@ -127,8 +134,7 @@ def _check_slot(
         if len(got) != len(want) or mapping:
             raise ValueError(
                 f"{stage.name}: the state's {field!r} at {leaves.path(i)} has "
-                f"{len(got)} arrays where {len(want)} are expected: "
-                "was the state made for other parameters?"
+                f"{len(got)} arrays where {len(want)} are expected: {_made_for(stage)}"
             )
         for x, like in zip(got, want):
             if not is_like(x, like):

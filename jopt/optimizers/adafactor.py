@@ -38,7 +38,9 @@ def power_decay(step: jax.Array, decay_rate: float) -> jax.Array:
     return 1 - t ** (-decay_rate)
 
 
-@transformation(decay_rate=NOT_NEGATIVE, epsilon=NOT_NEGATIVE)
+@transformation(
+    decay_rate=NOT_NEGATIVE, epsilon=NOT_NEGATIVE, min_dim_size_to_factor=NOT_NEGATIVE
+)
 def scale_by_factored_rms(
     factored: bool = True,
     decay_rate: float = 0.8,
@@ -128,7 +130,12 @@ def _inverse_root(x: jax.Array) -> jax.Array:
     return jnp.where(x > 0, jax.lax.rsqrt(jnp.where(x > 0, x, 1)), 0)
 
 
-@transformation(decay_rate=NOT_NEGATIVE, clipping_threshold=Range(1), momentum=FRACTION)
+@transformation(
+    decay_rate=NOT_NEGATIVE,
+    clipping_threshold=Range(1),
+    momentum=FRACTION,
+    min_dim_size_to_factor=NOT_NEGATIVE,
+)
 def adafactor(
     learning_rate: PerLeaf | None = None,
     min_dim_size_to_factor: int = 128,

@@ -114,7 +114,9 @@ def hutchinson_estimator_diag_hessian(
     return GradientTransformationExtraArgs(init, update)
 
 
-@transformation(gamma=NOT_NEGATIVE, eps=POSITIVE)
+@transformation(
+    gamma=NOT_NEGATIVE, eps=POSITIVE, print_win_rate_every_n_steps=NOT_NEGATIVE
+)
 def scale_by_sophia(
     b1: float = 0.965,
     b2: float = 0.99,
@@ -222,7 +224,9 @@ def _print_win_rate(updates: Updates, bound: float, count: jax.Array, every: int
     )
 
 
-@transformation(gamma=NOT_NEGATIVE, eps=POSITIVE)
+@transformation(
+    gamma=NOT_NEGATIVE, eps=POSITIVE, print_win_rate_every_n_steps=NOT_NEGATIVE
+)
 def sophia(
     learning_rate: PerLeaf,
     b1: float = 0.965,

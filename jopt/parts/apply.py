@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from ..arguments import naming_mixed_keys
 from ..base import Params, Updates
 from ..engine.compiled import call_compiled
 from ..engine.leaves import Leaves
@@ -18,6 +19,7 @@ from ..tree.messages import explain, keystr, spell
 __all__ = ["apply_updates", "incremental_update", "periodic_update"]
 
 
+@naming_mixed_keys
 def apply_updates(params: Params, updates: Updates) -> Params:
     """Adds updates to parameters: the sum is rounded once, to the parameters' dtype.
 
@@ -58,6 +60,7 @@ def _apply_updates(params, updates):
     return leaves.tree(out)
 
 
+@naming_mixed_keys
 def incremental_update(
     new_tensors: Params, old_tensors: Params, step_size: ArrayLike
 ) -> Params:
@@ -99,6 +102,7 @@ def incremental_update(
     return treedef.unflatten([move(*leaf) for leaf in leaves])
 
 
+@naming_mixed_keys
 def periodic_update(
     new_tensors: Params, old_tensors: Params, steps: ArrayLike, update_period: int
 ) -> Params:

@@ -24,8 +24,8 @@ _NUMBERS = dict(
     **dict.fromkeys(("div_factor", "final_div_factor"), POSITIVE),
     alpha=FINITE,
 )
-# the smallest that each may be; a transition without steps is none
-_COUNTS = dict(transition_steps=None, transition_begin=0, decay_steps=1, warmup_steps=0)
+# the smallest that each may be; a transition of no steps is none
+_COUNTS = dict(transition_steps=0, transition_begin=0, decay_steps=1, warmup_steps=0)
 
 
 def schedule(function: F) -> F:

@@ -72,7 +72,7 @@ def polynomial_schedule(
         init_value: the value up to `transition_begin`, finite.
         end_value: the value from `transition_begin + transition_steps` on, finite.
         power: at least 0; 1 is a straight line.
-        transition_steps: steps from the one value to the other; with none (0 or less)
+        transition_steps: steps from the one value to the other, at least 0; with none
             the value stays at `init_value`.
         transition_begin: the last step at `init_value`, at least 0.
 
@@ -90,7 +90,7 @@ def polynomial_schedule(
     Reference:
         Chen et al., DeepLab, 2016, arXiv:1606.00915 ("poly", power 0.9).
     """
-    if transition_steps <= 0:
+    if transition_steps == 0:
         return constant_schedule(init_value)
     fade = functools.partial(power_of, power=power)
     return transition(init_value, end_value, transition_steps, transition_begin, fade)
@@ -111,7 +111,7 @@ def linear_schedule(
     Args:
         init_value: the value up to `transition_begin`, finite.
         end_value: the value from `transition_begin + transition_steps` on, finite.
-        transition_steps: steps from the one value to the other; with none (0 or less)
+        transition_steps: steps from the one value to the other, at least 0; with none
             the value stays at `init_value`.
         transition_begin: the last step at `init_value`, at least 0.
 
@@ -147,8 +147,8 @@ def exponential_decay(
 
     Args:
         init_value: the value up to `transition_begin`, finite.
-        transition_steps: steps in which the value falls by `decay_rate`; with none (0
-            or less) it stays at `init_value`.
+        transition_steps: steps in which the value falls by `decay_rate`, at least 0;
+            with none it stays at `init_value`.
         decay_rate: at least 0. Above 1 the value grows; at 0, as in optax, it stays.
         transition_begin: the last step at `init_value`, at least 0.
         staircase: whether the value falls at once after every `transition_steps`.
@@ -171,7 +171,7 @@ def exponential_decay(
             f"exponential_decay: staircase must be True or False, got {staircase!r}"
         )
     still = not isinstance(decay_rate, jax.Array) and decay_rate == 0
-    if transition_steps <= 0 or still:
+    if transition_steps == 0 or still:
         return constant_schedule(init_value)
 
     def decayed(count):

@@ -121,8 +121,8 @@ def warmup_exponential_decay_schedule(
         init_value: the value at count 0, finite.
         peak_value: the value at `warmup_steps`, finite.
         warmup_steps: steps from `init_value` to `peak_value`, at least 0.
-        transition_steps: steps in which the value falls by `decay_rate`; with none (0
-            or less) it stays at `peak_value`.
+        transition_steps: steps in which the value falls by `decay_rate`, at least 0;
+            with none it stays at `peak_value`.
         decay_rate: at least 0. Above 1 the value grows; at 0, as in optax, it stays.
         transition_begin: steps at the peak, after the warm-up, at least 0.
         staircase: whether the value falls at once after every `transition_steps`.

@@ -64,6 +64,24 @@ def listed(items: list[str], most: int = 5) -> str:
     return ", ".join(items[:most]) + rest
 
 
+def of_a_pair(tree: Any, treedef: Any) -> str:
+    """A hint where one of two things has the structure that the pair should have."""
+    if type(tree) is not tuple or len(tree) != 2 or not treedef.num_leaves:
+        return ""
+    first, second = (jax.tree.structure(x) == treedef for x in tree)
+    if second and (not first or np.ndim(tree[0]) == 0):
+        return (
+            "; is it the pair (value, gradients) of jax.value_and_grad? "
+            "Give the gradients alone"
+        )
+    if first:
+        return (
+            "; is it the pair (gradients, auxiliary) of jax.grad with has_aux? "
+            "Give the gradients alone"
+        )
+    return ""
+
+
 def _differing_nodes(a: Any, b: Any, path: tuple = ()):
     children_a, children_b = children_of(a), children_of(b)
     if children_a is None and children_b is None:

@@ -25,7 +25,7 @@ def update_moment(updates: Any, moments: Any, decay: ArrayLike, order: int) -> A
         updates: a pytree of arrays, or of `None` where nothing was updated.
         moments: the averages so far, of the same structure.
         decay: the weight of the past, in [0, 1].
-        order: the power.
+        order: the power, positive.
 
     Returns:
         The new averages, in the dtypes of `moments`.
@@ -34,6 +34,7 @@ def update_moment(updates: Any, moments: Any, decay: ArrayLike, order: int) -> A
         >>> jopt.tree.update_moment([jnp.array([2.0])], [jnp.ones(1)], 0.75, 2)
         [Array([1.75], dtype=float32)]
     """
+    _check_order("update_moment", order)
     return _update(lambda g, m: ema(g, m, decay), lambda g: g**order, updates, moments)
 
 
@@ -54,6 +55,7 @@ def update_moment_per_elem_norm(
         >>> jopt.tree.update_moment_per_elem_norm(g, m, 0.75, 1)
         [Array([1.25], dtype=float32)]
     """
+    _check_order("update_moment_per_elem_norm", order)
 
     def power(g):
         return abs_sq(g) if order == 2 else jnp.abs(g) ** order
@@ -119,3 +121,8 @@ def bias_correction(moment: Any, decay: ArrayLike, count: ArrayLike) -> Any:
     return jax.tree.map(
         lambda m: cast(debias(wide(m), decay, count), jnp.asarray(m).dtype), moment
     )
+
+
+def _check_order(where: str, order: Any) -> None:
+    if isinstance(order, int | float) and not order > 0:
+        raise ValueError(f"{where}: order must be positive, got {order}")

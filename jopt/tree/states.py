@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from jax.tree_util import DictKey, GetAttrKey
 
 from ..base import MaskedNode
 from .boxes import content, flatten_with_path, is_box, opened
-from .messages import children_of, keystr, listed
+from .messages import children_of, keystr, listed, spell
 
 __all__ = ["NamedTupleKey", "get", "get_all_with_path", "map_params", "set"]
 
@@ -101,6 +102,8 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
 
     Raises:
         KeyError: there is nothing of one of these names.
+        ValueError: an array stands there and the new one has another shape, or a tree
+            of arrays and the new value is one array.
 
     Example:
         >>> state = jopt.adam(0.1).init(jnp.zeros(2))
@@ -120,6 +123,7 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
             return new if is_box(new) else structure.unflatten([new])
         for key, value in kwargs.items():
             if _is_found(path, node, key, filtering):
+                _check_replaces(key, keystr(_attributes(path)), value, node)
                 return value
         children = _children(node)
         if not children:
@@ -128,6 +132,37 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
         return structure.unflatten([replaced(x, (*path, k)) for k, x in children])
 
     return replaced(tree, ())
+
+
+def _check_replaces(key: str, place: str, new: Any, old: Any) -> None:
+    """Refuse arrays of other shapes than those which stand there.
+
+    A tree may be replaced by one of another structure, or by what is no array.
+    """
+    olds, news = (jax.tree_util.tree_flatten_with_path(x)[0] for x in (old, new))
+    by_path: dict[Any, Any] = dict(olds)
+    arrays = [keystr(path) for path, x in olds if _is_array(x)]
+    for path, x in news:
+        y = by_path.get(path)
+        if path == () and y is None and arrays and _has_shape(x):
+            raise ValueError(
+                f"set: {key} at {place} is a tree with arrays at {listed(arrays)}, the "
+                f"new value is {spell(x)}"
+            )
+        if _is_array(y) and _has_shape(x) and np.shape(x) != getattr(y, "shape", ()):
+            inside = jax.tree_util.keystr(path)
+            raise ValueError(
+                f"set: {key} at {place}{inside} is {spell(y)}, the new value is "
+                f"{spell(x)}: the shapes must be equal"
+            )
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, (jax.Array, np.ndarray, jax.ShapeDtypeStruct))
+
+
+def _has_shape(x: Any) -> bool:
+    return hasattr(x, "shape") or isinstance(x, (bool, int, float, complex))
 
 
 def _is_found(path: tuple, node: Any, key: Any, filtering: Filter | None) -> bool:

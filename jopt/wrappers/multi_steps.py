@@ -22,7 +22,14 @@ from ..engine.leaves import Leaves, is_complex
 from ..engine.types import in_types_of, is_array, keep_types
 from ..numerics import abs_sq, compute_dtype, safe_increment
 from ..parts.combine import check_transformation
-from ..settings import called, check_floating_dtype, check_integer
+from ..settings import (
+    Range,
+    Static,
+    called,
+    check_floating_dtype,
+    check_integer,
+    check_number,
+)
 from ..tree.messages import explain, spell
 from .gate import check_state, choose_step, live_leaves, zeros
 
@@ -90,7 +97,7 @@ def skip_large_updates(
     Args:
         updates: the gradients.
         gradient_step, params: not used.
-        max_squared_norm: the bound; give it by `functools.partial`.
+        max_squared_norm: the bound, at least 0; give it by `functools.partial`.
 
     Returns:
         `bool[]`, and `{"should_skip": bool[], "norm_squared": f32[]}`.
@@ -100,6 +107,8 @@ def skip_large_updates(
         >>> bool(jopt.skip_large_updates(g, 0, None, max_squared_norm=26.0)[0])
         False
     """
+    where, name = "skip_large_updates", "max_squared_norm"
+    check_number(where, name, max_squared_norm, Range(0, finite=False))
     norm_squared = jnp.zeros((), jnp.float32)
     for g in live_leaves(updates):
         norm_squared += jnp.sum(abs_sq(g), dtype=jnp.float32)
@@ -276,7 +285,7 @@ def _with_sum(g: jax.Array, acc: jax.Array, before: jax.Array) -> jax.Array:
     return jnp.where(before == 0, g, acc + g)
 
 
-class MultiSteps:
+class MultiSteps(metaclass=Static):
     """Collects the gradients of k calls and takes one step: `multi_steps` as a class.
 
     Args:
