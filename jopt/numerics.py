@@ -32,6 +32,20 @@ def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     return x if x.dtype == dtype else x.astype(dtype)
 
 
+def width_of(x: jax.Array, dtype: DTypeLike) -> np.dtype:
+    """The dtype for an array like `x`, of real parts of the width of `dtype`.
+
+    A complex array has complex parts however real the dtype: one of 32 bits at least.
+    """
+    complex_dtype = np.result_type(jnp.finfo(_at_least_float32(dtype)).dtype, "c8")
+    return complex_dtype if jnp.iscomplexobj(x) else jnp.dtype(dtype)
+
+
+def zeros_in(x: jax.Array, dtype: DTypeLike | None) -> jax.Array:
+    """Zeros like `x`, in parts of the width of `dtype`; in those of `x` if `None`."""
+    return jnp.zeros_like(x, dtype=None if dtype is None else width_of(x, dtype))
+
+
 def ema(x: jax.Array, mean: jax.Array, decay: ArrayLike) -> jax.Array:
     """Exponential moving average, `decay * mean + (1 - decay) * x`.
 
@@ -163,12 +177,13 @@ def safe_increment(count: jax.Array) -> jax.Array:
     if jnp.issubdtype(count.dtype, jnp.integer):
         top = jnp.iinfo(count.dtype).max
     elif jnp.issubdtype(count.dtype, jnp.floating):
-        top = float(jnp.finfo(count.dtype).max)
+        top = jnp.finfo(count.dtype).max
     else:
         raise ValueError(
             f"count must be an integer or a floating array, got dtype {count.dtype}"
         )
-    return count + (count < top).astype(count.dtype)
+    below = count < np.asarray(top, count.dtype)  # no `int`: uint32 holds more
+    return count + below.astype(count.dtype)
 
 
 def norm(x: jax.Array) -> jax.Array:
@@ -270,8 +285,8 @@ def safe_norm(
     """
     _check_bound("safe_norm", "min_norm", min_norm)
     x = jnp.asarray(x)
-    size = jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)
-    live = size > min_norm
+    fixed = jax.lax.stop_gradient(x)
+    live = jnp.linalg.norm(fixed, ord=ord, axis=axis, keepdims=True) > min_norm
     x = jnp.where(live, x, jnp.ones_like(x))
     live = live if keepdims else jnp.squeeze(live, axis)
     size = jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=keepdims)

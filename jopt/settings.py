@@ -293,9 +293,10 @@ def _check_kinds(signature: inspect.Signature, call: "Call", ranges: dict) -> No
             check_numbers(where, name, value, ANY if float in kinds else FINITE)
         elif kinds == (bool,):
             check_bool(where, name, value)
-        elif kinds and all(map(_is_of_functions, kinds)):
+        functions = tuple(kind for kind in kinds if kind is not type(None))
+        if functions and all(map(_is_of_functions, functions)):
             check_function(where, name, value)
-            if kinds == (Schedule,):
+            if functions == (Schedule,):
                 _check_schedule(where, name, value)
 
 

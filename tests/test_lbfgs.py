@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental import checkify
 
 import jopt
 
@@ -211,3 +212,41 @@ def test_arguments():
         tx.update(p, tx.init(p), p)
     with pytest.raises(ValueError, match="params is missing"):
         tx.update(p, tx.init(p))
+
+
+# -------------------------------------------------------------------------- hard cases
+
+
+@pytest.mark.parametrize("linesearch", [True, False])
+def test_a_zero_gradient_divides_nothing_by_zero(linesearch):
+    tx = jopt.lbfgs() if linesearch else jopt.lbfgs(linesearch=None)
+    p = jnp.zeros(3)
+
+    def loss(p):
+        return jnp.sum(p**2)
+
+    def step(state):
+        extra = dict(value=loss(p), grad=p, value_fn=loss) if linesearch else {}
+        return tx.update(p, state, p, **extra)
+
+    checked = checkify.checkify(step, errors=checkify.float_checks)
+    state = tx.init(p)
+    for _ in range(3):
+        error, (u, state) = checked(state)
+        error.throw()
+        np.testing.assert_array_equal(u, 0)
+    with jax.debug_nans(True), jax.debug_infs(True):
+        plain = jopt.scale_by_lbfgs()
+        plain.update(p, plain.init(p), p)
+
+
+@pytest.mark.parametrize("share", [1e-6, 1e-5, 1e-4])
+def test_a_first_pair_with_hardly_any_curvature_throws_nothing_away(share):
+    """A step along which the gradient turns and does not grow: s . y is of rounding."""
+    tx = jopt.lbfgs(linesearch=None)
+    p, g = jnp.array([0.0, 0.0]), jnp.array([0.6, 0.8])
+    u, state = tx.update(g, tx.init(p), p)
+    across = jnp.array([-u[1], u[0]]) / jnp.linalg.norm(u)
+    change = across + share * u / jnp.linalg.norm(u)
+    u, _ = tx.update(g + change, state, p + u)
+    assert np.linalg.norm(u) < 10

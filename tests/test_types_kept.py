@@ -160,3 +160,49 @@ def test_hyperparameters_that_are_integers_are_not_set_to_fractions():
     }
     with pytest.raises(TypeError, match=r"learning_rate is i32.*lose the fraction"):
         jopt.set_hyperparams(state, learning_rate=0.5)
+
+
+# ---------------------------------------------------------------------- complex slots
+
+WIDTHS = {  # named, and not
+    "adafactor": (
+        dict(momentum=0.9),
+        dict(momentum=0.9, dtype_momentum=jnp.complex64),
+    ),
+    "adam": (dict(mu_dtype=jnp.bfloat16), {}),
+    "amsgrad": (dict(mu_dtype=jnp.float32), {}),
+    "contrib.ademamix": (dict(mu_dtype=jnp.bfloat16), {}),
+    "contrib.adopt": (dict(mu_dtype=jnp.float32), {}),
+    "contrib.muon": (dict(mu_dtype=jnp.bfloat16), {}),
+    "contrib.schedule_free_sgd": (dict(state_dtype=jnp.float32), {}),
+    "lion": (dict(mu_dtype=jnp.bfloat16), {}),
+    "nadam": (dict(mu_dtype=jnp.float16), {}),
+    "nadamw": (
+        dict(mu_dtype=jnp.float16, momentum_decay=0.004),
+        dict(momentum_decay=0.004),
+    ),
+    "optimistic_adam_v2": (dict(mu_dtype=jnp.float32), {}),
+    "sgd": (
+        dict(momentum=0.9, accumulator_dtype=jnp.bfloat16),
+        dict(momentum=0.9),
+    ),
+    "signum": (dict(accumulator_dtype=jnp.float32), {}),
+}
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_a_slot_of_a_named_width_keeps_the_imaginary_part(name):
+    """As complex64, the least that there is, it is the slot without the setting."""
+    *module, method = name.split(".")
+    factory = getattr(jopt.contrib if module else jopt, method)
+    params = {"w": jnp.array([[1.0 + 2.0j, -3.0j], [0.5, 2.0 - 1.0j]], jnp.complex64)}
+    found = []
+    for settings in WIDTHS[name]:
+        tx = factory(0.1, **settings)
+        state = tx.init(params)
+        for _ in range(3):
+            updates, state = tx.update(params, state, params)
+        found.append(jax.tree.leaves((updates, state)))
+    for x, y in zip(*found, strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)

@@ -119,10 +119,12 @@ class _Program:
                 return _run(*self.known, args)
             except _OtherTypes:
                 pass
-        self.known = taken_apart(self.function, args)
-        token = _traced_now.set(self.known[0])
+        known = skeleton, numbers = taken_apart(self.function, args)
+        if not any(isinstance(x, Tracer) for x in numbers):  # of a trace that will end
+            self.known = known
+        token = _traced_now.set(skeleton)
         try:
-            return _run(*self.known, args)
+            return _run(skeleton, numbers, args)
         finally:
             _traced_now.reset(token)
 

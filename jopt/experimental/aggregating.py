@@ -577,11 +577,12 @@ def _wide_zeros(params: Params) -> Updates:
 
 def _share(step: jax.Array, like: jax.Array) -> jax.Array:
     """The weight of what comes at this step in the mean so far."""
-    return 1 / (step + 1).astype(like.dtype)
+    return 1 / safe_increment(step).astype(like.dtype)
 
 
 def _next(step: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
-    return (step + 1) % steps, step + 1 == steps
+    ready = step >= steps - 1
+    return jnp.where(ready, 0, step + 1), ready
 
 
 def _if(condition: jax.Array, x: jax.Array) -> jax.Array:

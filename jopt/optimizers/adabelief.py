@@ -7,7 +7,15 @@ import jax.numpy as jnp
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, bounded, ema, finite, one_minus_power, safe_sqrt
+from ..numerics import (
+    abs_sq,
+    bounded,
+    ema,
+    finite,
+    one_minus_power,
+    safe_increment,
+    safe_sqrt,
+)
 from ..parts.scale import descend
 
 __all__ = ["ScaleByBeliefState", "adabelief", "scale_by_belief"]
@@ -65,7 +73,7 @@ def scale_by_belief(
         if not nesterov:
             return 1 / one_minus_power(b1, t), scale_nu, None
         scale_g = (1 - b1) / one_minus_power(b1, t)
-        return b1 / one_minus_power(b1, t + 1), scale_nu, scale_g
+        return b1 / one_minus_power(b1, safe_increment(t)), scale_nu, scale_g
 
     def scale_by_belief(g, s, p, scales):
         scale_mu, scale_nu, scale_g = scales

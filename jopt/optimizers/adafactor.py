@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, scheduled, transformation
-from ..numerics import abs_sq, bounded, ema, finite
+from ..numerics import abs_sq, bounded, ema, finite, safe_increment
 from ..parts.average import ema as mean_update
 from ..parts.clip import clip_by_block_rms
 from ..parts.combine import chain
@@ -34,7 +34,7 @@ class FactoredState(NamedTuple):
 
 def power_decay(step: jax.Array, decay_rate: float) -> jax.Array:
     """The paper's decay, `1 - (step + 1)^-decay_rate`."""
-    t = jnp.asarray(step + 1).astype(jnp.result_type(float))
+    t = safe_increment(step).astype(jnp.result_type(float))
     return 1 - t ** (-decay_rate)
 
 

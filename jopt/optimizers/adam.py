@@ -9,7 +9,16 @@ from jax.typing import DTypeLike
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
 from ..engine.whole import per_tree
-from ..numerics import abs_sq, bounded, ema, finite, one_minus_power, safe_sqrt
+from ..numerics import (
+    abs_sq,
+    bounded,
+    ema,
+    finite,
+    one_minus_power,
+    safe_increment,
+    safe_sqrt,
+    zeros_in,
+)
 from ..parts.scale import descend
 from ..settings import NOT_NEGATIVE
 
@@ -121,14 +130,14 @@ def scale_by_adam(
     """
 
     def init(p):
-        return dict(mu=jnp.zeros_like(p, dtype=mu_dtype), nu=abs_sq(jnp.zeros_like(p)))
+        return dict(mu=zeros_in(p, mu_dtype), nu=abs_sq(jnp.zeros_like(p)))
 
     def each(t):
         scale_nu = 1 / one_minus_power(b2, t)
         if not nesterov:
             return 1 / one_minus_power(b1, t), scale_nu, None
         scale_g = (1 - b1) / one_minus_power(b1, t)
-        return b1 / one_minus_power(b1, t + 1), scale_nu, scale_g
+        return b1 / one_minus_power(b1, safe_increment(t)), scale_nu, scale_g
 
     def scale_by_adam(g, s, p, scales):
         scale_mu, scale_nu, scale_g = scales
@@ -357,14 +366,14 @@ def _warmed_up(
     """Dozat's algorithm 2 with its schedule of the momentum."""
 
     def init(p):
-        return dict(mu=jnp.zeros_like(p, dtype=mu_dtype), nu=abs_sq(jnp.zeros_like(p)))
+        return dict(mu=zeros_in(p, mu_dtype), nu=abs_sq(jnp.zeros_like(p)))
 
     def momentum(t, like):
         return b1 * (1 - 0.5 * 0.96 ** (t.astype(like.dtype) * momentum_decay))
 
     def reduce(gs, s, ps, **extra_args):
         t, before = s.count, s.mu_product
-        now, ahead = momentum(t, before), momentum(t + 1, before)
+        now, ahead = (momentum(n, before) for n in (t, safe_increment(t)))
         product = before * now
         scales = (
             ahead / (1 - product * ahead),

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Schedule, Updates
 from ..engine import per_leaf, scheduled, transformation
-from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt, zeros_in
 from ..parts.scale import descend
 from ..settings import NOT_NEGATIVE
 
@@ -82,7 +82,7 @@ def scale_by_ademamix(
     """
 
     def init(p):
-        zeros = jnp.zeros_like(p, dtype=mu_dtype)
+        zeros = zeros_in(p, mu_dtype)
         return dict(m1=zeros, m2=zeros, nu=abs_sq(jnp.zeros_like(p)))
 
     def each(t, t_m2):

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, scheduled, transformation
-from ..numerics import abs_sq, bounded, ema, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, safe_sqrt, zeros_in
 from ..parts.scale import descend
 from ..settings import POSITIVE
 from .adam import ScaleByAdamState
@@ -71,7 +71,7 @@ def scale_by_adopt(
     """
 
     def init(p):
-        return dict(mu=jnp.zeros_like(p, dtype=mu_dtype), nu=abs_sq(jnp.zeros_like(p)))
+        return dict(mu=zeros_in(p, mu_dtype), nu=abs_sq(jnp.zeros_like(p)))
 
     def each(t):
         if not use_clipping:

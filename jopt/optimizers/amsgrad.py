@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt, zeros_in
 from ..parts.scale import descend
 
 __all__ = ["ScaleByAmsgradState", "amsgrad", "scale_by_amsgrad"]
@@ -70,7 +70,7 @@ def scale_by_amsgrad(
 
     def init(p):
         zeros = abs_sq(jnp.zeros_like(p))
-        return dict(mu=jnp.zeros_like(p, dtype=mu_dtype), nu=zeros, nu_max=zeros)
+        return dict(mu=zeros_in(p, mu_dtype), nu=zeros, nu_max=zeros)
 
     def each(t):
         scale_mu = 1 / one_minus_power(b1, t) if bias_correction_mu else 1

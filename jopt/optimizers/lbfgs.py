@@ -63,8 +63,9 @@ def scale_by_lbfgs(
         u   = H g
 
     with inner products over the whole tree, the real part of complex ones. A pair that
-    shows no positive curvature, `s . y <= epsilon |s| |y|` in machine precision, gets
-    no weight, so that H stays positive definite and -u descends.
+    shows hardly any positive curvature, `s . y <= sqrt(epsilon) |s| |y|` in machine
+    precision, gets no weight: H stays positive definite, so that -u descends, and its
+    step of `|s| |g| / |y|` by the inverse of that share is not made of rounding.
 
     H is never formed. With R the upper triangle of S^T Y and D its diagonal,
 
@@ -235,7 +236,7 @@ def _weight(step: list) -> jax.Array:
     s, y = ([pair[i] for pair in step] for i in range(2))
     sizes = tree.norm(s) * tree.norm(y)
     curvature = jnp.real(tree.vdot(s, y)).astype(sizes.dtype)  # of no leaves, integers
-    usable = curvature > float(jnp.finfo(sizes.dtype).eps) * sizes
+    usable = curvature > float(jnp.finfo(sizes.dtype).eps) ** 0.5 * sizes
     return jnp.where(usable, 1 / jnp.where(usable, curvature, 1), 0)
 
 
@@ -267,9 +268,8 @@ def _coefficients(
         c = jnp.ones((), R.dtype)
     else:
         newest = jnp.max(jnp.where(used, jnp.arange(m), -1))
-        c = jnp.where(
-            newest < 0, 1 / jnp.maximum(size, 1), D[newest] / YY[newest, newest]
-        )
+        below = jnp.where(newest < 0, 1, YY[newest, newest])
+        c = jnp.where(newest < 0, 1 / jnp.maximum(size, 1), D[newest] / below)
     rest = jnp.where(used, D * a - c * (Yg - YY @ a), 0)
     of_s = solve_triangular(R, rest, trans=1)
     back = jnp.zeros(m, R.dtype).at[order]

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import ema
+from ..numerics import ema, zeros_in
 from ..parts.clip import clip_elements
 from ..parts.scale import descend
 from ..settings import POSITIVE
@@ -72,7 +72,7 @@ def scale_by_lion(
     sign = signs[mode]
 
     def init(p):
-        return dict(mu=jnp.zeros_like(p, dtype=mu_dtype))
+        return dict(mu=zeros_in(p, mu_dtype))
 
     def scale_by_lion(g, s, p):
         mu = ema(g, s.mu, b2)

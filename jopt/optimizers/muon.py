@@ -23,7 +23,14 @@ from ..engine.batches import stack, unstack
 from ..engine.leaves import Leaves
 from ..engine.stages import in_sequence, plan_of
 from ..linalg import COEFFICIENTS, PRECONDITIONINGS, orthogonalize
-from ..numerics import cast, compute_dtype, ema, one_minus_power
+from ..numerics import (
+    cast,
+    compute_dtype,
+    ema,
+    one_minus_power,
+    safe_increment,
+    zeros_in,
+)
 from ..parts.combine import chain, partition
 from ..parts.decay import decay_parts
 from ..parts.scale import scale_by_learning_rate
@@ -118,7 +125,7 @@ def scale_by_muon(
         )
 
     def init(p):
-        return dict(mu=jnp.zeros_like(p, dtype=mu_dtype))
+        return dict(mu=zeros_in(p, mu_dtype))
 
     def each(t):
         if not bias_correction:
@@ -126,7 +133,7 @@ def scale_by_muon(
         if not nesterov:
             return 1 / one_minus_power(beta, t), None
         scale_g = (1 - beta) / one_minus_power(beta, t)
-        return beta / one_minus_power(beta, t + 1), scale_g
+        return beta / one_minus_power(beta, safe_increment(t)), scale_g
 
     def scale_by_muon(g, s, p, scales):
         scale_mu, scale_g = scales

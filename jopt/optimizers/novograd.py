@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
 from ..engine import per_leaf, transformation
-from ..numerics import bounded_norm, ema, safe_sqrt
+from ..numerics import bounded_norm, ema, safe_sqrt, zeros_in
 from ..parts.decay import which_decay
 from ..parts.scale import descend
 from ..parts.values import once_for_each, products
@@ -67,9 +67,7 @@ def scale_by_novograd(
     """
 
     def init(p):
-        return dict(
-            mu=jnp.zeros_like(p, dtype=mu_dtype), nu=jnp.zeros((), p.real.dtype)
-        )
+        return dict(mu=zeros_in(p, mu_dtype), nu=jnp.zeros((), p.real.dtype))
 
     decays_of = products("scale_by_novograd", 1, weight_decay=weight_decay)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import per_leaf, transformation
-from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_increment, safe_sqrt
 from ..parts.scale import descend
 from ..settings import Range
 from .adam import Scalar, ScaleByAdamState
@@ -103,7 +103,7 @@ def scale_by_radam(
         scale_mu, scale_g = 1 / one_minus_power(b1, t), None
         if nesterov:
             scale_g = (1 - b1) * scale_mu
-            scale_mu = b1 / one_minus_power(b1, t + 1)
+            scale_mu = b1 / one_minus_power(b1, safe_increment(t))
         confidence, scale_nu = safe_sqrt(ratio), 1 / one_minus_power(b2, t)
         if not eps_after_correction:
             confidence, scale_nu = confidence / safe_sqrt(scale_nu), 1

@@ -20,7 +20,7 @@ from ..base import (
 )
 from ..engine import per_leaf, transformation
 from ..engine.leaves import is_optimizable, of_some
-from ..numerics import cast, ema, one_minus_power
+from ..numerics import cast, ema, one_minus_power, zeros_in
 from ..parts.clip import clip
 from ..parts.combine import check_transformation
 from ..parts.scale import descend
@@ -169,7 +169,7 @@ def scale_by_sophia(
     estimator = with_extra_args_support(hessian_diagonal_fn)
 
     def init_leaf(p):
-        return dict(mu=jnp.zeros_like(p, dtype=mu_dtype), nu=jnp.zeros_like(p))
+        return dict(mu=zeros_in(p, mu_dtype), nu=jnp.zeros_like(p))
 
     def each(t):
         return 1 / one_minus_power(b1, t)

@@ -14,7 +14,7 @@ from ..base import (
     Updates,
 )
 from ..engine import per_leaf, scalar, scheduled, transformation
-from ..numerics import one_minus_power
+from ..numerics import one_minus_power, zeros_in
 from ..settings import DECAY
 from .values import is_schedule
 
@@ -64,7 +64,7 @@ def trace(
     """
 
     def init(p):
-        return dict(trace=jnp.zeros_like(p, dtype=accumulator_dtype))
+        return dict(trace=zeros_in(p, accumulator_dtype))
 
     def trace(g, s, p):
         u = new = g + decay * s.trace
@@ -108,7 +108,7 @@ def ema(
     """
 
     def init(p):
-        return dict(ema=jnp.zeros_like(p, dtype=accumulator_dtype))
+        return dict(ema=zeros_in(p, accumulator_dtype))
 
     def each(t):
         return 1 / one_minus_power(decay, t) if debias else 1

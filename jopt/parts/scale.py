@@ -73,12 +73,15 @@ def scale(step_size: PerLeaf) -> GradientTransformationExtraArgs:
 
 
 @transformation(step_size_fn=None)
-def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformationExtraArgs:
+def scale_by_schedule(
+    step_size_fn: Schedule | None,
+) -> GradientTransformationExtraArgs:
     """Multiplies the updates by a function of the step.
 
     Args:
         step_size_fn: from the number of steps taken so far (`i32[]`, 0 at the first)
-            to the factor, a scalar.
+            to the factor, a scalar. `None` says so at the first step, as in optax, and
+            not before.
 
     Returns:
         A transformation whose state is `ScaleByScheduleState(count: i32[])`.
@@ -92,14 +95,20 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformationExtraArgs
         >>> tx.update(jnp.ones(2), tx.init(jnp.ones(2)))[0]
         Array([-0.5, -0.5], dtype=float32)
     """
-    if not callable(step_size_fn):
-        raise TypeError(
-            "scale_by_schedule: step_size_fn must be a function of the step, "
-            f"got {step_size_fn!r}; for a number use scale"
-        )
+
+    def checked() -> Schedule:
+        if not callable(step_size_fn):
+            raise TypeError(
+                "scale_by_schedule: step_size_fn must be a function of the step, "
+                f"got {step_size_fn!r}; for a number use scale"
+            )
+        return step_size_fn
+
+    if step_size_fn is not None:
+        checked()
 
     def each(t):
-        return scheduled("scale_by_schedule", "step_size_fn", step_size_fn, t - 1)
+        return scheduled("scale_by_schedule", "step_size_fn", checked(), t - 1)
 
     return per_leaf(ScaleByScheduleState, lambda p: {}, _times, each=each)
 

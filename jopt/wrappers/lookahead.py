@@ -17,7 +17,7 @@ from ..engine import per_leaf, transformation
 from ..engine.leaves import Leaves
 from ..engine.stages import begun_with
 from ..engine.types import in_types_of
-from ..numerics import cast, compute_dtype
+from ..numerics import cast, compute_dtype, safe_increment
 from ..parts.apply import apply_updates
 from ..parts.combine import check_transformation
 from ..settings import COUNT, FRACTION, check_integer
@@ -141,7 +141,7 @@ def lookahead(
         p = params.fast if both else params
         u, fast_state = fast.update(updates, state.fast_state, p, **extra_args)
         fast_state = in_types_of(state.fast_state, fast_state)
-        steps = state.steps_since_sync + 1
+        steps = safe_increment(state.steps_since_sync)
 
         def go_on():
             moved = params._replace(fast=u, slow=zeros(u)) if both else u

@@ -208,7 +208,10 @@ def multi_steps(
             choices, which = (lambda: step(updates),), 0
         else:
             k = _every_k(every_k_schedule, state.gradient_step)
-            choices, which = (collect, step_with_all), state.mini_step + 1 >= k
+            choices, which = (
+                (collect, step_with_all),
+                safe_increment(state.mini_step) >= k,
+            )
         if should_skip_update_fn is None:
             return choose_step(which, updates, params, *choices)
         skip, skip_state = should_skip_update_fn(updates, state.gradient_step, params)
@@ -275,7 +278,7 @@ def _accumulate(
 @traced_once
 def _with_mean(g: jax.Array, acc: jax.Array, before: jax.Array) -> jax.Array:
     g = g.astype(acc.dtype)
-    mean = acc + (g - acc) / (before + 1).astype(acc.dtype)
+    mean = acc + (g - acc) / safe_increment(before).astype(acc.dtype)
     return jnp.where(before == 0, g, mean)  # it may hold those of an earlier step
 
 

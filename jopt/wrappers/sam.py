@@ -134,7 +134,7 @@ def sam(
 
     def one_step(g, state, q, **extra_args):
         first = state.steps_since_sync == 0
-        last = state.steps_since_sync == sync_period - 1
+        last = state.steps_since_sync >= sync_period - 1
         p, now = origin.update(q, _Cache(state.cache), q, first=first)
 
         def up():

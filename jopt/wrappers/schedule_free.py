@@ -20,7 +20,7 @@ from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..engine.types import in_types_of, keep_types
 from ..engine.whole import largest, per_tree, setting_at
-from ..numerics import cast, compute_dtype, safe_increment
+from ..numerics import cast, compute_dtype, safe_increment, width_of
 from ..optimizers.rmsprop import scale_by_rms
 from ..optimizers.sgd import sgd
 from ..parts.combine import chain, check_transformation
@@ -167,7 +167,7 @@ def _average(b1, power, state_dtype) -> GradientTransformationExtraArgs:
     """Turns the steps of z into those of y, the parameters."""
 
     def init(p):
-        return dict(z=p if state_dtype is None else p.astype(state_dtype))
+        return dict(z=p if state_dtype is None else p.astype(width_of(p, state_dtype)))
 
     def reduce(us, s, ps, *, rate, **extra_args):
         largest = jnp.maximum(s.max_lr, rate.astype(s.max_lr.dtype))

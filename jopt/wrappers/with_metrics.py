@@ -51,7 +51,8 @@ def with_metrics(
     Returns:
         A transformation whose state is `MetricsState(metrics, inner_state)`, the first
         a dict of scalars, `f32[]` (`f64[]` if a leaf has 64 bits); zero before the
-        first step. The ratio is NaN where the update is not given the parameters.
+        first step. The ratio is NaN where the update is not given the parameters,
+        and infinite where these are all 0.
 
     Raises:
         TypeError: `inner` is no transformation.
@@ -74,7 +75,8 @@ def with_metrics(
         gs, us, ps = map(live_leaves, (gradients, updates, params))
         update_norm = norm(us)
         found = dict(gradient_norm=norm(gs), update_norm=update_norm)
-        found["update_ratio"] = update_norm / norm(ps) if ps else update_norm * jnp.nan
+        missing = jnp.full_like(update_norm, jnp.nan)
+        found["update_ratio"] = _ratio(update_norm, norm(ps)) if ps else missing
         return found if factor_of is None else found | dict(clip_factor=factor_of(gs))
 
     def init(params):
@@ -91,6 +93,10 @@ def with_metrics(
         return new, MetricsState(found, inner_state)
 
     return GradientTransformationExtraArgs(init, update)
+
+
+def _ratio(size: jax.Array, of: jax.Array) -> jax.Array:
+    return jnp.where(of == 0, jnp.inf, size / jnp.where(of == 0, 1, of))
 
 
 def _clip_factor(tx: GradientTransformation) -> Any:

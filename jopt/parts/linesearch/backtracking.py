@@ -149,12 +149,20 @@ def scale_by_backtracking_linesearch(
         **extra_args,
     ):
         line = Line(name, updates, params, value, grad, value_fn, extra_args)
+        slope_share, shrink, growth, most_rate, extra, share = line.numbers(
+            slope_rtol,
+            decrease_factor,
+            increase_factor,
+            max_learning_rate,
+            atol,
+            rtol,
+        )
 
         def shorter(search):
-            again = jnp.where(search.count > 0, decrease_factor, 1)
+            again = jnp.where(search.count > 0, shrink, 1)
             eta = search.eta * again
             value = line.value_at(eta)
-            allowed = (1 + rtol) * line.value + slope_rtol * eta * line.slope + atol
+            allowed = (1 + share) * line.value + slope_share * eta * line.slope + extra
             error = jnp.where(
                 jnp.isfinite(value), jnp.maximum(value - allowed, 0), jnp.inf
             )
@@ -165,10 +173,10 @@ def scale_by_backtracking_linesearch(
             return ~(search.error <= 0) & (search.count <= most)
 
         last = cast(state.learning_rate, line.dtype)
-        guess = jnp.minimum(last * increase_factor, max_learning_rate)
+        guess = jnp.minimum(last * growth, most_rate)
         begin = _Search(
             count=jnp.zeros((), jnp.int32),
-            eta=jnp.where(last > 0, guess, max_learning_rate),
+            eta=jnp.where(last > 0, guess, most_rate),
             value=line.value,
             error=jnp.full((), math.inf, line.dtype),
         )

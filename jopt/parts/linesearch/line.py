@@ -62,6 +62,16 @@ class Line:
                 steps[i] = self._step(i, eta)
         return self.leaves.tree(steps)
 
+    def numbers(self, *settings: Any) -> list[Any]:
+        """The settings in the dtype of the search, however wide they were given.
+
+        Python numbers, which widen nothing, stay as they are.
+        """
+        return [
+            x if x is None or type(x) in (int, float) else jnp.asarray(x, self.dtype)
+            for x in settings
+        ]
+
     def value_at(self, eta: jax.Array) -> jax.Array:
         """The loss."""
         return self._loss(self._params_at(eta))

@@ -194,17 +194,26 @@ def scale_by_zoom_linesearch(
         line = Line(name, updates, params, value, grad, value_fn, extra_args)
         dtype = line.dtype
         start = _Point(jnp.zeros((), dtype), line.value, line.slope)
+        slopes, curvature, level, slack, increase, farthest, precision = line.numbers(
+            slope_rtol,
+            curv_rtol,
+            approx_dec_rtol,
+            tol,
+            increase_factor,
+            longest,
+            stepsize_precision,
+        )
 
         def decrease_error(at):
-            error = at.value - start.value - slope_rtol * at.eta * start.slope
-            if approx_dec_rtol is not None:
-                growth = at.value - start.value - approx_dec_rtol * jnp.abs(start.value)
-                flat = at.slope - (2 * slope_rtol - 1) * start.slope
+            error = at.value - start.value - slopes * at.eta * start.slope
+            if level is not None:
+                growth = at.value - start.value - level * jnp.abs(start.value)
+                flat = at.slope - (2 * slopes - 1) * start.slope
                 error = jnp.minimum(error, jnp.maximum(growth, flat))
-            return jnp.maximum(error - tol, 0)
+            return jnp.maximum(error - slack, 0)
 
         def curvature_error(at):
-            allowed = curv_rtol * jnp.abs(start.slope) + tol
+            allowed = curvature * jnp.abs(start.slope) + slack
             return jnp.maximum(jnp.abs(at.slope) - allowed, 0)
 
         def try_one(search):
@@ -221,16 +230,16 @@ def scale_by_zoom_linesearch(
             old = _where(better & ~turned, low, high)
             bracketed = jnp.isfinite(new_high.eta)
             precise = jnp.isfinite(high.eta) & (
-                jnp.abs(high.eta - low.eta) <= stepsize_precision
+                jnp.abs(high.eta - low.eta) <= precision
             )
-            at_end = ~bracketed & (search.eta >= longest)
+            at_end = ~bracketed & (search.eta >= farthest)
             count = search.count + 1
             done = accepted | at_end | (precise & (new_low.eta > 0))
             done |= count >= jnp.asarray(max_linesearch_steps, count.dtype)
             eta = jnp.where(
                 bracketed,
                 _between(new_low, new_high, old),
-                jnp.minimum(search.eta * increase_factor, longest),
+                jnp.minimum(search.eta * increase, farthest),
             )
             chosen, grads = _where(
                 better | accepted | ~found, (at, grads), (search.chosen, search.grads)
@@ -239,7 +248,7 @@ def scale_by_zoom_linesearch(
 
         guess = state.learning_rate if initial_guess_strategy == "keep" else 1.0
         guess = jnp.asarray(guess, dtype)
-        guess = jnp.minimum(jnp.where(guess > 0, guess, 1), longest)
+        guess = jnp.minimum(jnp.where(guess > 0, guess, 1), farthest)
         infinite = jnp.full((), jnp.inf, dtype)
         nowhere = _Point(infinite, infinite, jnp.zeros((), dtype))
         search = jax.lax.while_loop(
@@ -287,22 +296,38 @@ def _between(low: _Point, high: _Point, old: _Point) -> jax.Array:
     That is the minimum of the cubic through three values and the slope at `low` (eq.
     3.59) if that is well inside, or else of the quadratic (eq. 3.58), or the middle.
     """
-    b, c = high.eta - low.eta, old.eta - low.eta
-    bend_b = (high.value - low.value - low.slope * b) / b**2
-    bend_c = (old.value - low.value - low.slope * c) / c**2
+    b, bend_b, b_known = _bend(low, high)
+    c, bend_c, c_known = _bend(low, old)
     # The value is low.value + low.slope x + B x^2 + A x^3, at x from low.
-    A, B = (bend_b - bend_c) / (b - c), (bend_c * b - bend_b * c) / (b - c)
-    root = jnp.sqrt(B**2 - 3 * A * low.slope)
-    cubic = jnp.where(B > 0, -low.slope / (B + root), (root - B) / (3 * A))
-    quadratic = -low.slope / (2 * bend_b)
+    A, B = _ratio(bend_b - bend_c, b - c), _ratio(bend_c * b - bend_b * c, b - c)
+    square = B**2 - 3 * A * low.slope
+    root = jnp.sqrt(jnp.maximum(square, 0))
+    cubic = jnp.where(B > 0, _ratio(-low.slope, B + root), _ratio(root - B, 3 * A))
+    is_cubic = b_known & c_known & (square >= 0)
+    quadratic = _ratio(-low.slope, 2 * bend_b)
 
-    def inside(x, margin):  # NaN is not
-        part = x / b
+    def inside(x, margin):
+        part = _ratio(x, b)
         return (part > margin) & (part < 1 - margin)
 
     x = jnp.where(inside(quadratic, 0.1), quadratic, b / 2)
-    x = jnp.where(inside(cubic, 0.2), cubic, x)
+    x = jnp.where(is_cubic & inside(cubic, 0.2), cubic, x)
     return low.eta + x
+
+
+def _bend(low: _Point, at: _Point) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """How far a point is, how the line bends up to it, and whether both are known."""
+    known = jnp.isfinite(at.eta) & jnp.isfinite(at.value) & (at.eta != low.eta)
+    distance = jnp.where(jnp.isfinite(at.eta), at.eta, low.eta) - low.eta
+    value = jnp.where(known, at.value, low.value)
+    bend = _ratio(value - low.value - low.slope * distance, distance**2)
+    return distance, jnp.where(known, bend, 0), known
+
+
+def _ratio(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`x / y`, or 0 where that is no number."""
+    usable = (y != 0) & jnp.isfinite(x) & jnp.isfinite(y)
+    return jnp.where(usable, x, 0) / jnp.where(usable, y, 1)
 
 
 def _where(condition: jax.Array, x: Any, y: Any) -> Any:
