@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -158,6 +159,21 @@ assert mean(jnp.ones((6, 3)))[0] == 6
         [sys.executable, "-W", "error", "-c", program], cwd=ROOT, capture_output=True
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_importing_starts_no_backend():
+    """What must come before that, such as `jax.distributed.initialize`, still can."""
+    program = """
+import importlib, pkgutil
+import jax
+import jopt
+for module in pkgutil.walk_packages(jopt.__path__, "jopt."):
+    importlib.import_module(module.name)
+jax.config.update("jax_num_cpu_devices", 3)  # an error from then on
+assert jax.device_count("cpu") == 3
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
 
 
 def test_benchmarks_without_a_compiler_for_other_machines(monkeypatch):

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..compat import Tracer
@@ -46,7 +45,7 @@ def call_compiled(function: Callable, *args: Any) -> Any:
         return function(*args)
     try:
         with explaining_deletion(function, *args):
-            if kinds <= _VALUES or all(map(is_value, leaves)):
+            if all(map(_are_values, kinds)) or all(map(is_value, leaves)):
                 return program(*args)
             return _call_around(program, *args)
     except _NEEDS_VALUES:
@@ -100,7 +99,10 @@ def deleted(where: str, x: jax.Array) -> str:
     )
 
 
-_VALUES = {type(jnp.zeros(())), bool, int, float, complex}  # nearly always these
+@functools.lru_cache(maxsize=1024)
+def _are_values(kind: type) -> bool:
+    """Whether every object of a class is a value; an array of NumPy may hold words."""
+    return issubclass(kind, (jax.Array, bool, int, float, complex))
 
 
 class _Program:
