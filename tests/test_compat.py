@@ -161,7 +161,7 @@ assert mean(jnp.ones((6, 3)))[0] == 6
     assert done.returncode == 0, done.stderr.decode()
 
 
-def test_importing_starts_no_backend():
+def test_imports_and_factories_start_no_backend():
     """What must come before that, such as `jax.distributed.initialize`, still can."""
     program = """
 import importlib, pkgutil
@@ -169,6 +169,7 @@ import jax
 import jopt
 for module in pkgutil.walk_packages(jopt.__path__, "jopt."):
     importlib.import_module(module.name)
+jopt.chain(jopt.noisy_sgd(jopt.linear_schedule(0.1, 0.0, 9), key=0), jopt.adamw(1e-3))
 jax.config.update("jax_num_cpu_devices", 3)  # an error from then on
 assert jax.device_count("cpu") == 3
 """

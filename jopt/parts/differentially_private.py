@@ -13,7 +13,7 @@ from ..engine.leaves import Leaves
 from ..numerics import cast, compute_dtype
 from ..settings import NOT_NEGATIVE, POSITIVE
 from ..tree.messages import explain, spell
-from .noise import as_key
+from .noise import key_of
 from .per_example import per_example_global_norm_clip
 
 __all__ = ["DifferentiallyPrivateAggregateState", "differentially_private_aggregate"]
@@ -68,10 +68,10 @@ def differentially_private_aggregate(
         Abadi et al., Deep Learning with Differential Privacy, CCS 2016,
         arXiv:1607.00133, algorithm 1.
     """
-    first = as_key("differentially_private_aggregate", key, seed)
+    first_key = key_of("differentially_private_aggregate", key, seed)
 
     def init(params):
-        return DifferentiallyPrivateAggregateState(jax.random.clone(first))
+        return DifferentiallyPrivateAggregateState(first_key())
 
     def update(updates, state, params=None, **extra_args):
         leaves = Leaves(updates, None)

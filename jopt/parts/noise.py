@@ -1,5 +1,7 @@
 """Noise on the gradients."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -29,8 +31,10 @@ class AddNoiseState(NamedTuple):
     rng_key: jax.Array
 
 
-def as_key(where: str, key: ArrayLike | None, seed: int | None) -> jax.Array:
-    """A typed key, of a key or of an integer."""
+def key_of(
+    where: str, key: ArrayLike | None, seed: int | None
+) -> Callable[[], jax.Array]:
+    """What makes a typed key, of a key or of an integer; no array until called."""
     if key is not None and seed is not None:
         raise ValueError(f"{where}: give key or seed, not both")
     key = seed if key is None else key
@@ -38,17 +42,19 @@ def as_key(where: str, key: ArrayLike | None, seed: int | None) -> jax.Array:
         raise ValueError(f"{where}: key is missing; give jax.random.key(0), say")
     if isinstance(key, (bool, int, float, complex, str)):
         check_integer(where, "key", key, low=None)
-        return jax.random.key(key)
+        return functools.partial(jax.random.key, key)
     if not hasattr(key, "dtype"):
         raise TypeError(f"{where}: key must be a key or an integer, got {spell(key)}")
     key = jnp.asarray(key)
     if key.ndim == 0 and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    if key.ndim == 0 and jnp.issubdtype(key.dtype, jnp.integer):
-        return jax.random.key(key)
-    if key.ndim == 1 and key.dtype == jnp.uint32:
-        return jax.random.wrap_key_data(key)
-    raise TypeError(f"{where}: key must be a key or an integer, got {spell(key)}")
+        typed = key
+    elif key.ndim == 0 and jnp.issubdtype(key.dtype, jnp.integer):
+        typed = jax.random.key(key)
+    elif key.ndim == 1 and key.dtype == jnp.uint32:
+        typed = jax.random.wrap_key_data(key)
+    else:
+        raise TypeError(f"{where}: key must be a key or an integer, got {spell(key)}")
+    return functools.partial(jax.random.clone, typed)
 
 
 @transformation(normal=seed_as_key, gamma=FINITE)
@@ -85,10 +91,10 @@ def add_noise(
         Neelakantan et al., Adding Gradient Noise Improves Learning for Very Deep
         Networks, 2015, arXiv:1511.06807.
     """
-    first = as_key("add_noise", key, seed)
+    first_key = key_of("add_noise", key, seed)
 
     def init(params: Params) -> OptState:
-        return AddNoiseState(jnp.zeros((), jnp.int32), jax.random.clone(first))
+        return AddNoiseState(jnp.zeros((), jnp.int32), first_key())
 
     def update(
         updates: Updates, state: OptState, params: Params | None = None, **extra_args
