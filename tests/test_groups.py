@@ -485,3 +485,22 @@ def test_a_rate_in_the_state_has_its_multiplier_beside_it():
 def said_rate(tx, path):
     rows = {row.path: row for row in jopt.describe(tx, NET).rows}
     return rows[path].learning_rate
+
+
+def test_the_vector_of_all_leaves_has_no_paths():
+    """A multiplier stands behind it; what is inside has one setting for all."""
+    tx = jopt.groups({"hidden/w": dict(lr_mult=0.5)}, jopt.flatten(jopt.adamw(0.25)))
+    plain = jopt.flatten(jopt.adamw(0.25))
+    u, _ = tx.update(NET, tx.init(NET), NET)
+    v, _ = plain.update(NET, plain.init(NET), NET)
+    want = jax.tree.map(lambda x: x, v) | {"hidden": dict(v["hidden"])}
+    want["hidden"]["w"] = 0.5 * v["hidden"]["w"]
+    chex.assert_trees_all_close(u, want, rtol=1e-6)
+    with pytest.raises(TypeError, match="changes weight_decay, and flatten"):
+        jopt.groups({"hidden/w": dict(weight_decay=0.0)}, plain)
+    decayed = dict(weight_decay=0.0)
+    apart = jopt.groups({"hidden/w": decayed}, plain, separate_estimates=True)
+    found, _ = apart.update(NET, apart.init(NET), NET)
+    free = jopt.adam(0.25)
+    u, _ = free.update(NET, free.init(NET), NET)
+    np.testing.assert_allclose(found["hidden"]["w"], u["hidden"]["w"], rtol=1e-6)

@@ -40,6 +40,7 @@ from ..parts.values import is_schedule
 from ..settings import Range, check_number, check_numbers
 from ..tree import paths
 from ..tree.selection import Which, chosen_by, is_function, numbers_in
+from .flatten import flatten
 from .lookahead import lookahead
 from .schedule_free import schedule_free_adamw, schedule_free_sgd
 from .split_real_and_imaginary import split_real_and_imaginary
@@ -393,15 +394,14 @@ def _is_by_path(key: str, default: Any) -> bool:
     """Whether leaves of one optimizer can have the setting each for itself."""
     if key == "lr_mult":
         return True
-    said = [
-        inspect.signature(c.factory).parameters[key] for c, _ in _takers(default, key)
-    ]
-    injected = any(
-        isinstance(c.factory, settings.Recorded) for c, _ in _takers(default, key)
-    )
+    takers = [call for call, _ in _takers(default, key)]
+    said = [inspect.signature(call.factory).parameters[key] for call in takers]
+    injected = any(isinstance(call.factory, settings.Recorded) for call in takers)
+    has_paths = len(takers) == len(_takers(default, key, by_path=True))
     named = key.endswith(("learning_rate", "weight_decay", "weight_decay_rate"))
     return (
         (named or key in ("scaling", "step_size"))
+        and has_paths
         and not (injected and not _sees_the_tree(default))
         and all(Any in typing.get_args(p.annotation) for p in said)
     )
@@ -439,16 +439,21 @@ def _now(call: settings.Call, key: str) -> Any:
     return call.arguments.get(key, _defaults(call).get(key))
 
 
-def _takers(tx: Any, key: str) -> list[tuple[settings.Call, Callable]]:
-    """The calls in it that take the setting, and what puts another product there."""
+def _takers(
+    tx: Any, key: str, by_path: bool = False
+) -> list[tuple[settings.Call, Callable]]:
+    """The calls in it that take the setting, and what puts another product there.
+
+    Or those that see the paths of the leaves, which one vector of all has not.
+    """
     call: Any = getattr(tx.update, "call", None)
-    if call is None:
+    if call is None or (by_path and call.factory is flatten):
         return []
     found = []
     if key in inspect.signature(call.factory).parameters:
         found.append((call, lambda new: new))
     for inner, put in _inside(call):
-        for taker, again in _takers(inner, key):
+        for taker, again in _takers(inner, key, by_path):
             found.append((taker, lambda new, p=put, a=again: p(a(new))))
     return found
 
@@ -554,13 +559,15 @@ def _with_factor(tx: GradientTransformation, factor: Any) -> GradientTransformat
     what it wraps takes it.
     """
     call: Any = getattr(tx.update, "call", None)
+    by_path = isinstance(factor, _Cases)
+    outside = (lbfgs, flatten) if by_path else (lbfgs,)  # a line search; no paths
     if call is not None and not isinstance(call.factory, settings.Recorded):
         inner = [*_inside(call)]
         if inner and call.factory in (chain, named_chain):
             last, put = inner[-1]
             if _takers(last, "learning_rate"):
                 return put(_with_factor(last, factor))
-        elif len(inner) == 1 and call.factory is not lbfgs:  # its line search
+        elif len(inner) == 1 and call.factory not in outside:
             last, put = inner[0]
             return put(_with_factor(last, factor))
         rate = _rate(call)
@@ -568,7 +575,7 @@ def _with_factor(tx: GradientTransformation, factor: Any) -> GradientTransformat
             call.factory in _IN_UNITS or ends_in_learning_rate(tx)
         ):
             return call.replace(learning_rate=_product(rate, factor)).again()
-    if isinstance(factor, _Cases):
+    if by_path:
         factor = Rules(dict(factor) | {"default": 1.0})
     return chain(tx, lr_mult(factor))
 
