@@ -171,7 +171,8 @@ def programs():
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
+    if hasattr(jax.monitoring, "unregister_event_duration_listener"):
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def assert_placed_alike(tree, like):
