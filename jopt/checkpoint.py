@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .base import GradientTransformation, OptState, Params
+from .engine.devices import at_home
 from .parts.combine import check_transformation
 from .tree import paths
 from .tree.boxes import unboxed
@@ -95,9 +96,9 @@ def load_state_dict(
             was frozen, or is new, begins anew.
 
     Returns:
-        The state, in which what has the shape of its parameter is sharded as that is,
-        and a `StateReport`. Of it, only `converted` and `moved` can be filled unless
-        `partial`.
+        The state, in which what has the shape of its parameter is sharded as that is
+        and the rest is whole on each of their devices, and a `StateReport`. Of it, only
+        `converted` and `moved` can be filled unless `partial`.
 
     Raises:
         ValueError: names or shapes do not fit, unless `partial`: the message has all
@@ -151,7 +152,7 @@ def load_state_dict(
         fresh = jax.tree.leaves(tx.init(params))
         for i in kept:
             leaves[i] = fresh[i]
-    return structure.unflatten(leaves), report
+    return at_home(structure.unflatten(leaves), params), report
 
 
 # ------------------------------------------------------------------------------- names

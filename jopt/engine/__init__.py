@@ -30,6 +30,7 @@ from . import run
 from .batches import batch_leaves
 from .checks import Unchecked, checking
 from .compiled import as_it_is_now, call_compiled
+from .devices import at_home
 from .purity import is_pure, is_pure_call
 from .skeletons import OtherArguments
 from .stages import LeafStage, Plan, names_taken, one_stage, plan_of
@@ -49,7 +50,7 @@ class Init(settings.Recorded):
     def __call__(self, params: Params) -> OptState:
         if self.call is not None and checking.get():
             return Unchecked()
-        return run.init(self.plan, params)
+        return at_home(run.init(self.plan, params), params)
 
     @staticmethod
     def _again(call: settings.Call) -> "Init":

@@ -26,6 +26,7 @@ from ..base import (
     Updates,
     with_extra_args_support,
 )
+from ..compat import shard_alike
 from ..engine import from_plan
 from ..engine.stages import LeafStage, plan_of
 from ..numerics import (
@@ -399,7 +400,7 @@ def get_per_element_mean_and_sum_sq_diff_grads(
             jnp.zeros((), jnp.int32),
             jnp.zeros((), bool),
             _wide_zeros(params),
-            jax.tree.map(lambda x: jnp.zeros_like(x.real), _wide_zeros(params)),
+            _wide_zeros(params, real=True),
         )
 
     def update(updates, state, params=None, **extra_args):
@@ -462,12 +463,11 @@ def track_per_element_mean_and_variance_with_ema(
     check_number(name, "ema_decay", ema_decay, DECAY)
 
     def init(params):
-        mean = _wide_zeros(params)
         return PerElementMeanAndVarianceEMAState(
             jnp.zeros((), jnp.int32),
             jnp.asarray(ema_decay, jnp.result_type(float)),
-            mean,
-            jax.tree.map(lambda x: jnp.zeros_like(x.real), mean),
+            _wide_zeros(params),
+            _wide_zeros(params, real=True),
         )
 
     def update(updates, state, params=None, **extra_args):
@@ -571,8 +571,12 @@ def _axes(axis: int | Sequence[int]) -> tuple[int, ...]:
     return (axis,) if isinstance(axis, int) else tuple(axis)
 
 
-def _wide_zeros(params: Params) -> Updates:
-    return jax.tree.map(lambda p: jnp.zeros(p.shape, compute_dtype(p.dtype)), params)
+def _wide_zeros(params: Params, *, real: bool = False) -> Updates:
+    def one(p):
+        zeros = jnp.zeros_like(p, compute_dtype(p.dtype))
+        return shard_alike(p, zeros.real if real else zeros)
+
+    return jax.tree.map(one, params)
 
 
 def _share(step: jax.Array, like: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ from ..base import (
     Updates,
     with_extra_args_support,
 )
+from ..compat import shard_alike
 from ..engine import transformation
 from ..engine.calls import traced_once
 from ..engine.leaves import Leaves, is_complex
@@ -239,13 +240,16 @@ def _every_k(schedule: Any, gradient_step: jax.Array) -> ArrayLike:
 def _accumulators(params: Params, dtype: DTypeLike) -> Updates:
     """Zeros for every array; nothing for other leaves, such as functions and keys."""
 
+    def like(p, dtype):
+        return shard_alike(p, jnp.zeros_like(p, dtype))
+
     def one(p):
         kind = jax.dtypes.result_type(p) if is_array(p) else jax.dtypes.extended
         if jnp.issubdtype(kind, jax.dtypes.extended):
             return MaskedNode()
         if is_complex(kind):
-            return jnp.zeros_like(p, compute_dtype(dtype, jnp.complex64))
-        return jnp.zeros_like(p, dtype)
+            return like(p, compute_dtype(dtype, jnp.complex64))
+        return like(p, dtype)
 
     return jax.tree.map(one, params)
 
