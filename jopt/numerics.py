@@ -2,12 +2,15 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from .compat import Tracer
 from .platforms import platform_of
 
 __all__ = ["abs_sq", "safe_increment", "safe_norm", "safe_root_mean_squares"]
@@ -30,6 +33,16 @@ def _at_least_float32(dtype: DTypeLike) -> np.dtype:
 def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """`x.astype(dtype)`, at no cost where that is its dtype."""
     return x if x.dtype == dtype else x.astype(dtype)
+
+
+def cond(predicate: jax.Array, then: Callable, otherwise: Callable) -> Any:
+    """`jax.lax.cond` in a trace, else Python's `if`.
+
+    Outside of `jit` XLA would compile the two branches at each call, for one device.
+    """
+    if isinstance(predicate, Tracer):
+        return jax.lax.cond(predicate, then, otherwise)
+    return then() if predicate else otherwise()
 
 
 def ema(x: jax.Array, mean: jax.Array, decay: ArrayLike) -> jax.Array:
@@ -224,7 +237,7 @@ def _sum_of_squares(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     elif x.size <= SMALL:
         total = again(scale)
     else:
-        total = jax.lax.cond(scale == 1, lambda: total, lambda: again(scale))
+        total = cond(scale == 1, lambda: total, lambda: again(scale))
     # Constants that XLA folds as it compiles may turn 0 * 2**80 * 2**80 into NaN.
     total = jnp.where((plain == 0) & jnp.isnan(total), plain, total)
     return total, jnp.where(total == 0, one, scale)  # for derivatives at zero

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from ..numerics import cast, compute_dtype
 from .arithmetic import check_alike, map_alike
+from .devices import together
 from .messages import keystr, spell
 
 __all__ = ["allclose", "dtype", "max", "min", "size", "sum", "vdot"]
@@ -191,4 +192,4 @@ def _wide(x: ArrayLike) -> jax.Array:
 def _fold(function: Callable, parts: Any, empty: Any) -> Any:
     """`function` between all parts, promoted as JAX does where it is not strict."""
     with jax.numpy_dtype_promotion("standard"):
-        return functools.reduce(function, [*parts] or [empty])
+        return functools.reduce(function, together([*parts]) or [empty])
