@@ -24,6 +24,7 @@ from ..base import (
     Params,
     Updates,
 )
+from ..tree.devices import are_apart, moved
 from ..tree.messages import spell
 from ..tree.selection import is_function
 from . import run
@@ -65,6 +66,9 @@ class Step(settings.Recorded):
         self.plan, self.call = plan, call
 
     def __call__(self, updates, state, params, extra_args):
+        if are_apart((updates, state, params, extra_args)):
+            # Counts and other numbers may be anywhere: where a leaf is, or on another.
+            state, extra_args = moved((state, extra_args), largest=0)
         return run.update(self.plan, updates, state, params, extra_args)
 
 

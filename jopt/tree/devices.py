@@ -1,7 +1,6 @@
 """Values on several devices or meshes, outside of `jit`."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -28,7 +27,10 @@ def _devices_of(mesh: Any) -> tuple:
 
 def places_of(tree: Any) -> frozenset[tuple]:
     """The different ones of the arrays of a tree."""
-    return frozenset(map(place_of, jax.tree.leaves(tree))) - {()}
+    leaves = jax.tree.leaves(tree)
+    if any(issubclass(kind, Tracer) for kind in set(map(type, leaves))):
+        return frozenset()
+    return frozenset(map(place_of, leaves)) - {()}
 
 
 def are_apart(tree: Any) -> bool:
@@ -36,25 +38,43 @@ def are_apart(tree: Any) -> bool:
     return len(places_of(tree)) > 1
 
 
-def moved(numbers: Any, places: frozenset[tuple]) -> Any:
-    """Scalars where a program on these devices can read them."""
+def moved(
+    tree: Any, places: frozenset[tuple] = frozenset(), largest: int | None = None
+) -> Any:
+    """Numbers where a program on these devices can read them; they pass the host.
 
-    def one(x):
-        if place_of(x) in ((), *places):
-            return x
-        return jax.numpy.asarray(jax.device_get(x))
-
-    return jax.tree.map(one, numbers)
-
-
-def together(numbers: Sequence) -> list:
-    """Scalars that one program can read, and with leaves on any device.
-
-    As they are where that is so already: else they wait for each other on the host.
+    Those on others are committed to no device any more, and so are all without places.
+    Arrays of more dimensions than the largest stay.
     """
-    if not are_apart(numbers):
-        return [*numbers]
-    return [*map(jax.numpy.asarray, jax.device_get([*numbers]))]
+    leaves, treedef = jax.tree.flatten(tree)
+    away = [i for i, x in enumerate(leaves) if place_of(x) not in ((), *places)]
+    if largest is not None:
+        away = [i for i in away if leaves[i].ndim <= largest]
+    for i, x in zip(away, jax.device_get([_data(leaves[i]) for i in away])):
+        leaves[i] = _like(leaves[i], jax.numpy.asarray(x))
+    return treedef.unflatten(leaves)
+
+
+def together(numbers: Any) -> Any:
+    """Numbers that one program can read, and with leaves on any device.
+
+    As they are where that is so already.
+    """
+    return moved(numbers) if are_apart(numbers) else numbers
+
+
+def _data(x: jax.Array) -> jax.Array:
+    return jax.random.key_data(x) if _is_key(x) else x
+
+
+def _like(x: jax.Array, data: jax.Array) -> jax.Array:
+    if not _is_key(x):
+        return data
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+
+
+def _is_key(x: jax.Array) -> bool:
+    return jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def check_together(where: str, **trees: Any) -> None:
