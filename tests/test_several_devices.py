@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jopt
 from tests.catalogue import METHODS
 
-SHAPES = {"w": (4, 6), "stack": (2, 3, 4), "b": (6,), "s": ()}
+SHAPES = {"w": (4, 6), "stack": (2, 3, 4), "a": (6,), "b": (6,), "s": ()}
 
 # Those that know the whole tree, or keep numbers of it; the others know a leaf alone.
 NAMES = [
@@ -38,10 +38,12 @@ WRAPPED = {
     "a user's schedule": lambda: jopt.chain(
         jopt.clip_by_global_norm(0.5), jopt.adam(lambda t: 0.1 if int(t) < 1 else 0.05)
     ),
-    "masked": lambda: jopt.masked(CLIPPED, dict(w=True, stack=True, b=False, s=False)),
+    "masked": lambda: jopt.masked(
+        CLIPPED, dict(w=True, stack=True, a=False, b=True, s=False)
+    ),
     "partition": lambda: jopt.partition(
         {"dog": jopt.contrib.dog(), "clipped": CLIPPED},
-        dict(w="dog", stack="dog", b="clipped", s="clipped"),
+        dict(w="dog", stack="dog", a="dog", b="clipped", s="clipped"),
     ),
     "conditionally": lambda: jopt.conditionally_transform(CLIPPED, lambda t: t % 2 < 1),
     "snapshot": lambda: jopt.snapshot("size", jopt.tree.norm),
@@ -66,8 +68,9 @@ def places(axis_type=AxisType.Auto):
     row = jax.make_mesh((2,), ("x",), (axis_type,), devices=d[2:4])
     square = jax.make_mesh((2, 2), ("x", "y"), (axis_type,) * 2, devices=d[4:8])
     return {
-        "w": NamedSharding(row, PartitionSpec("x")),
+        "w": NamedSharding(row, PartitionSpec("x", None)),
         "stack": NamedSharding(square, PartitionSpec("x", None, "y")),
+        "a": jax.sharding.SingleDeviceSharding(d[1]),
         "b": jax.sharding.SingleDeviceSharding(d[0]),
         "s": jax.sharding.SingleDeviceSharding(d[1]),
     }
@@ -221,7 +224,8 @@ def test_what_needs_one_set_of_devices_says_so():
     params = jax.device_put(
         dict(a=jnp.ones(2), b=jnp.ones(3)), dict(zip("ab", jax.devices()))
     )
-    words = r"all of params must be on one set of devices, got \['a'\] on \[.*0\] and \['b'\] on \[.*1\]"
+    words = r"all of params must be on one set of devices, got \['a'\] on \[.*0\] and "
+    words += r"\['b'\] on \[.*1\]"
     with pytest.raises(ValueError, match=f"flatten: {words}"):
         jopt.flatten(ADAM).init(params)
     tx = jopt.lbfgs(0.1)
