@@ -185,6 +185,17 @@ def test_numbers_of_a_state_may_be_committed_to_any_device(name):
     check_that_each_leaf_is_at(where, got)
 
 
+def test_a_rate_may_be_committed_to_any_device():
+    (params, (g, *_)), where = trees(), places()
+    there = functools.partial(jax.device_put, device=jax.devices()[7])
+    tx = jopt.sgd(lambda t: there(jnp.float32(0.5)))
+    for g in (g, jax.device_put(g, where), dict(w=jax.device_put(g["w"], where["w"]))):
+        updates, _ = tx.update(g, tx.init(g), g)
+        for k, u in updates.items():
+            np.testing.assert_array_equal(u, -0.5 * np.asarray(g[k]))
+            assert g[k].sharding.is_equivalent_to(u.sharding, u.ndim)
+
+
 REDUCTIONS = {
     "norm": jopt.tree.norm,
     "norm of ones": lambda t: jopt.tree.norm(t, 1),

@@ -11,7 +11,6 @@ import numpy as np
 from ..base import GradientTransformationExtraArgs
 from ..numerics import cast, compute_dtype
 from ..tree import values_of
-from ..tree.devices import are_apart, moved
 from . import from_plan, run, scheduled
 from .leaves import Leaves, is_complex, is_inexact
 from .stages import LeafStage, WholeStage, one_stage
@@ -104,8 +103,6 @@ def per_tree(
             hints = leaves.treedef.flatten_up_to(hint(leaves.reference))
             extra_args["hints"] = [hints[i] for i in live]
         given = [leaves.g[i] for i in live], columns, [leaves.p[i] for i in live]
-        if are_apart((given, parts.whole)):
-            parts = parts._replace(whole=moved(parts.whole))
         (gs, columns, ps), totals = _alike(given), _alike(parts.whole, given)
         owns = {}
         if settings is not None:

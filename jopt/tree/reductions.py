@@ -33,7 +33,7 @@ def sum(tree: Any, associative_reduction: bool = False) -> ArrayLike:
         >>> jopt.tree.sum([jnp.array([1.0, 2.0]), jnp.array(3.0)])
         Array(6., dtype=float32)
     """
-    parts = [jnp.sum(_wide(x)) for x in jax.tree.leaves(tree)]
+    parts = together([jnp.sum(_wide(x)) for x in jax.tree.leaves(tree)])
     if not associative_reduction:
         return _fold(jnp.add, parts, 0)
     while len(parts) > 1:
