@@ -43,8 +43,9 @@ def taken_apart(function: Callable, args: tuple) -> tuple["Skeleton", list[jax.A
     family = _family_of(_Hashed(key), _Later(closed.jaxpr, reading))
     skeleton = family.skeleton_of([*reading.numbers])
     chosen = [x for i, x in enumerate(reading.numbers) if i in skeleton.varied]
-    numbers = [jnp.asarray(x, dtype) for x, dtype, _ in chosen]
-    return skeleton, [*numbers, *map(jnp.asarray, closed.consts)]
+    with jax.ensure_compile_time_eval():  # they are kept, also by a call in a trace
+        numbers = [jnp.asarray(x, dtype) for x, dtype, _ in chosen]
+        return skeleton, [*numbers, *map(jnp.asarray, closed.consts)]
 
 
 class _Family:
