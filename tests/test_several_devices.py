@@ -224,9 +224,8 @@ def test_periodic_update_of_leaves_on_several_devices():
     params, (new, *_) = trees()
     where = places()
     for step, want in ((4, new), (5, params)):
-        got = jopt.periodic_update(
-            *jax.device_put((new, params), (where, where)), step, 4
-        )
+        there = jax.device_put((new, params), (where, where))
+        got = jopt.periodic_update(there[0], there[1], step, 4)
         check_that_each_leaf_is_at(where, got)
         for k in want:
             np.testing.assert_array_equal(got[k], want[k])

@@ -18,7 +18,7 @@ def compilations():
     """A list that grows by one for each program that XLA compiles."""
     seen = []
 
-    def listen(event, duration, **kwargs):
+    def listen(event, duration_secs, **kwargs):
         if event == "/jax/core/compile/backend_compile_duration":
             seen.append(event)
 
