@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .base import GradientTransformation, OptState, Params
-from .engine.devices import at_home
+from .engine.placement import at_home
 from .parts.combine import check_transformation
 from .tree import paths
 from .tree.boxes import unboxed

@@ -74,6 +74,15 @@ def _has_eqns(x: Any) -> bool:
     return hasattr(x, "eqns")
 
 
+def file_of(jaxpr: Any) -> str:
+    """Where the function that a jaxpr was traced from is written; "" if that is lost.
+
+    JAX keeps it for its error messages.
+    """
+    said = getattr(getattr(jaxpr, "jaxpr", jaxpr), "debug_info", None)
+    return getattr(said, "func_filename", None) or ""
+
+
 def with_weak_type(x: jax.Array) -> jax.Array:
     """The array as one that acts as a Python number does in promotion.
 

@@ -2,12 +2,15 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from .compat import Tracer
 from .platforms import platform_of
 
 __all__ = ["abs_sq", "safe_increment", "safe_norm", "safe_root_mean_squares"]
@@ -44,6 +47,16 @@ def width_of(x: jax.Array, dtype: DTypeLike) -> np.dtype:
 def zeros_in(x: jax.Array, dtype: DTypeLike | None) -> jax.Array:
     """Zeros like `x`, in parts of the width of `dtype`; in those of `x` if `None`."""
     return jnp.zeros_like(x, dtype=None if dtype is None else width_of(x, dtype))
+
+
+def cond(predicate: jax.Array, then: Callable, otherwise: Callable) -> Any:
+    """`jax.lax.cond` in a trace, else Python's `if`.
+
+    Outside of `jit` XLA would compile the two branches at each call, for one device.
+    """
+    if isinstance(predicate, Tracer):
+        return jax.lax.cond(predicate, then, otherwise)
+    return then() if predicate else otherwise()
 
 
 def ema(x: jax.Array, mean: jax.Array, decay: ArrayLike) -> jax.Array:
@@ -239,7 +252,7 @@ def _sum_of_squares(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     elif x.size <= SMALL:
         total = again(scale)
     else:
-        total = jax.lax.cond(scale == 1, lambda: total, lambda: again(scale))
+        total = cond(scale == 1, lambda: total, lambda: again(scale))
     # Constants that XLA folds as it compiles may turn 0 * 2**80 * 2**80 into NaN.
     total = jnp.where((plain == 0) & jnp.isnan(total), plain, total)
     return total, jnp.where(total == 0, one, scale)  # for derivatives at zero

@@ -452,7 +452,9 @@ def test_backtracking_computes_one_gradient():
     more = dict(value=loss(p), grad=jnp.full(2, -6.0), value_fn=loss)
     for stored in (False, True):
         tx = BACKTRACKING(15, store_grad=stored)
-        _, state = tx.update(jnp.full(2, 60.0), tx.init(p), p, **more)
+        # Under jit: in eager use the rule is traced once more, to know what it is now.
+        step = jax.jit(functools.partial(tx.update, **more))
+        _, state = step(jnp.full(2, 60.0), tx.init(p), p)
         assert state.info.num_linesearch_steps > 5
         assert gradients == stored
 

@@ -24,13 +24,14 @@ from ..base import (
     Params,
     Updates,
 )
+from ..tree.devices import are_apart, moved
 from ..tree.messages import spell
 from ..tree.selection import is_function
 from . import run
 from .batches import batch_leaves
 from .checks import Unchecked, checking
 from .compiled import as_it_is_now, call_compiled
-from .devices import at_home
+from .placement import at_home
 from .purity import is_pure, is_pure_call
 from .skeletons import OtherArguments
 from .stages import LeafStage, Plan, names_taken, one_stage, plan_of
@@ -66,6 +67,9 @@ class Step(settings.Recorded):
         self.plan, self.call = plan, call
 
     def __call__(self, updates, state, params, extra_args):
+        if are_apart((updates, state, params, extra_args)):
+            # Counts and other numbers may be anywhere: where a leaf is, or on another.
+            state, extra_args = moved((state, extra_args), largest=0)
         return run.update(self.plan, updates, state, params, extra_args)
 
 

@@ -17,9 +17,9 @@ import jax
 import numpy as np
 
 from ..compat import Tracer
+from ..tree.devices import are_apart
 from ..tree.messages import keystr, spell
 from .batches import batching
-from .devices import are_apart
 from .purity import is_pure
 from .skeletons import Skeleton, Traced, taken_apart
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from ..compat import set_xla_metadata
 from ..numerics import cast, compute_dtype
 from ..sharding import split_as
+from ..tree.devices import are_apart, moved, places_of
 from ..tree.messages import spell
 from .batches import batching, is_worth_a_batch, reduces, stack, unstack
 from .calls import WIDTH, chunks
 from .compiled import call_compiled
-from .devices import devices_of, moved
 from .leaves import is_complex, is_inexact
 from .stages import LeafStage, Plan
 from .sums import added
@@ -116,8 +116,8 @@ class Eager:
     calls: Callable
 
     def __call__(self, given: list, own: list, shared: list) -> list:
-        at = [devices_of(x) for x in given]
-        if len(set(at)) == 1:
+        at = [places_of(x) for x in given]
+        if len(set(at)) == 1 and not are_apart((given[:1], own, shared)):
             return call_compiled(self._together, given, own, shared)
         results: dict = {}
         for place in dict.fromkeys(at):

@@ -11,6 +11,7 @@ Numbers inside of loops stay where they are.
 import dataclasses
 import functools
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..compat import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun, with_weak_type
+from ..compat import (
+    ClosedJaxpr,
+    Jaxpr,
+    Literal,
+    file_of,
+    jaxpr_as_fun,
+    with_weak_type,
+)
 
 __all__ = []
 
@@ -35,7 +43,7 @@ def taken_apart(function: Callable, args: tuple) -> tuple["Skeleton", list[jax.A
     family = _family_of(_Hashed(key), _Later(closed.jaxpr, reading))
     skeleton = family.skeleton_of([*reading.numbers])
     chosen = [x for i, x in enumerate(reading.numbers) if i in skeleton.varied]
-    with jax.ensure_compile_time_eval():  # values, also amid a trace that reads none
+    with jax.ensure_compile_time_eval():  # they are kept, also by a call in a trace
         numbers = [jnp.asarray(x, dtype) for x, dtype, _ in chosen]
         return skeleton, [*numbers, *map(jnp.asarray, closed.consts)]
 
@@ -90,7 +98,8 @@ class OtherArguments(TypeError):
 class Traced:
     """A function as it is now: what it read when it was traced are its leaves.
 
-    Two are of one structure if they compute the same of their arguments and of these.
+    Two are of one structure if they compute the same of their arguments and of these,
+    and so do their derivatives where these are written by the user.
     """
 
     def __init__(self, function: Callable, shape: "_Shape", consts: Sequence):
@@ -109,9 +118,12 @@ class Traced:
         reading = _Reading()
         reading.is_open = False
         types = tuple(str(jax.typeof(x)) for x in closed.consts)
-        key = reading.jaxpr(closed.jaxpr), types, treedef, jax.tree.structure(out)
+        out_tree = jax.tree.structure(out)
+        key = reading.jaxpr(closed.jaxpr), types, treedef, out_tree
+        if reading.has_rules:
+            key += (_derivative(closed, leaves),)
         shape = _Shape(key)
-        shape.jaxpr, shape.treedef, shape.out_tree = closed.jaxpr, treedef, key[-1]
+        shape.jaxpr, shape.treedef, shape.out_tree = closed.jaxpr, treedef, out_tree
         return cls(function, shape, [*map(jnp.asarray, closed.consts)])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -133,6 +145,32 @@ class Traced:
     @classmethod
     def tree_unflatten(cls, same, consts):
         return cls(same.function, same.shape, consts)
+
+
+def _derivative(closed: ClosedJaxpr, leaves: list) -> tuple:
+    """The key of what the derivative of a function computes, by rules of the user's."""
+    chosen = [i for i, x in enumerate(leaves) if _is_inexact(x)]
+
+    def pulled(consts, leaves):
+        def outputs(some):
+            full = dict(enumerate(leaves)) | dict(zip(chosen, some))
+            given = [full[i] for i in range(len(leaves))]
+            out = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, consts))(*given)
+            return [*filter(_is_inexact, out)]
+
+        out, pull = jax.vjp(outputs, [leaves[i] for i in chosen])
+        return pull(out)
+
+    derived = jax.make_jaxpr(pulled)([*map(jnp.asarray, closed.consts)], leaves)
+    if derived.consts:
+        raise TypeError("a rule reads arrays that are no arguments of the function")
+    reading = _Reading()
+    reading.is_open = False
+    return reading.jaxpr(derived.jaxpr)
+
+
+def _is_inexact(x: Any) -> bool:
+    return jnp.issubdtype(jax.dtypes.result_type(x), jnp.inexact)
 
 
 class _Hashed:
@@ -204,6 +242,7 @@ class _Reading:
         self.numbers: dict[tuple, int] = {}  # equal ones are one, to have few arguments
         self.literals: dict[int, tuple[int, bool]] = {}  # by identity: number, is weak
         self.is_open = True  # numbers are taken out
+        self.has_rules = False  # for derivatives, of the user's
         self._known: dict = {}  # jaxprs by identity, kept alive
 
     def jaxpr(self, jaxpr: Jaxpr) -> tuple:
@@ -238,7 +277,8 @@ class _Reading:
     def params(self, e: Any) -> tuple:
         was_open = self.is_open
         if _has_derivative(e):
-            return self.param(_body_of(e))  # the derivative is not asked for
+            self.has_rules |= not _is_of_a_library(_body_of(e))
+            return self.param(_body_of(e))  # a program's derivative is not asked for
         self.is_open = was_open and _is_opened(e)
         try:
             return tuple((k, self.param(v)) for k, v in e.params.items())
@@ -282,6 +322,21 @@ def _has_derivative(e: Any) -> bool:
 def _body_of(e: Any) -> ClosedJaxpr:
     """What a function with a derivative of its own computes."""
     return next(x for x in e.params.values() if isinstance(x, ClosedJaxpr))
+
+
+_LIBRARIES = (
+    os.path.join(os.path.dirname(os.path.dirname(__file__)), ""),
+    # Those of JAX whose functions take arrays alone, not functions of the user's.
+    *(
+        os.path.join(os.path.dirname(jax.__file__), "_src", name, "")
+        for name in ("nn", "numpy", "scipy")
+    ),
+)
+
+
+def _is_of_a_library(jaxpr: Any) -> bool:
+    """Whether the function that it was traced from is one of jopt's or JAX's."""
+    return file_of(jaxpr).startswith(_LIBRARIES)
 
 
 # ------------------------------------------------------------------------- evaluation

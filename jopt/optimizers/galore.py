@@ -21,7 +21,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves
-from ..numerics import cast, compute_dtype, safe_increment
+from ..numerics import cast, compute_dtype, cond, safe_increment
 from ..parts.combine import check_transformation
 from ..parts.scale import descend
 from ..settings import FINITE, check_integer
@@ -157,7 +157,7 @@ def scale_by_galore(
             i: cast(m.of(gathered(leaves.g[i])), bases[i].dtype)
             for i, m in matrices.items()
         }
-        found = jax.lax.cond(
+        found = cond(
             state.count % update_proj_gap == 0,
             lambda: {i: m.leading(gs[i]) for i, m in matrices.items()},
             lambda: {i: gathered(bases[i]) for i in matrices},

@@ -1,5 +1,6 @@
 """L-BFGS: Newton's direction from the last steps and how they changed the gradient."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from ..parts.linesearch import scale_by_zoom_linesearch
 from ..parts.scale import scale_by_learning_rate
 from ..settings import check_integer
 from ..sharding import is_split, resplit, split_of, zeros_in_rows
+from ..tree.devices import together
 
 __all__ = ["ScaleByLBFGSState", "lbfgs", "scale_by_lbfgs"]
 
@@ -245,12 +247,13 @@ def _weight(step: list) -> jax.Array:
 
 def _products(memory: list, gs: list, weights: jax.Array) -> _Products:
     none = jnp.zeros((weights.size, weights.size), weights.dtype)
-    total = _Products(none, none, none[0], none[0])
+    parts = []
     for (S, Y), g in zip(memory, gs):
         products = _inner(S, Y), _inner(Y, Y), _inner(S, g[None]), _inner(Y, g[None])
         SY, YY, Sg, Yg = products
-        total = tree.add(total, _Products(SY, YY, Sg[:, 0], Yg[:, 0]))
-    return total
+        parts.append(_Products(SY, YY, Sg[:, 0], Yg[:, 0]))
+    total = _Products(none, none, none[0], none[0])
+    return functools.reduce(tree.add, together(parts), total)
 
 
 def _coefficients(

@@ -20,11 +20,12 @@ from ..base import (
 )
 from ..engine import per_leaf, transformation
 from ..engine.leaves import is_optimizable, of_some
-from ..numerics import cast, ema, one_minus_power, zeros_in
+from ..numerics import cast, cond, ema, one_minus_power, zeros_in
 from ..parts.clip import clip
 from ..parts.combine import check_transformation
 from ..parts.scale import descend
 from ..settings import NOT_NEGATIVE, POSITIVE, check_integer
+from ..tree.devices import together
 
 __all__ = [
     "HutchinsonState",
@@ -206,7 +207,7 @@ def scale_by_sophia(
             return moments.nu, state.hessian_fn_state
 
         now = state.count % update_interval == 0
-        nu, fn_state = jax.lax.cond(now, estimate, keep)
+        nu, fn_state = cond(now, estimate, keep)
         new = dict(count=moments.count, mu=moments.mu, nu=nu)
         return u, state._replace(**new, hessian_fn_state=fn_state)
 
@@ -215,9 +216,9 @@ def scale_by_sophia(
 
 def _print_win_rate(updates: Updates, bound: float, count: jax.Array, every: int):
     leaves = jax.tree.leaves(updates)
-    free = sum(jnp.sum(jnp.abs(u) < bound) for u in leaves)
+    free = sum(together([jnp.sum(jnp.abs(u) < bound) for u in leaves]))
     rate = free / sum(u.size for u in leaves)
-    jax.lax.cond(
+    cond(
         count % every == 0,
         lambda: jax.debug.print("Sophia optimizer win rate: {}", rate),
         lambda: None,

@@ -12,7 +12,7 @@ from ..base import Params, Updates
 from ..engine.compiled import call_compiled
 from ..engine.leaves import Leaves
 from ..engine.sums import known_sums, sum_of
-from ..numerics import compute_dtype
+from ..numerics import compute_dtype, cond
 from ..settings import COUNT, FINITE, check_number, check_real
 from ..tree.messages import explain, keystr, spell
 
@@ -141,7 +141,7 @@ def periodic_update(
     treedef, leaves = _side_by_side(where, new_tensors, old_tensors)
     pairs = [choose(*leaf) for leaf in leaves]
     new, old = ([pair and pair[i] for pair in pairs] for i in (0, 1))
-    return treedef.unflatten(jax.lax.cond(takes, lambda: new, lambda: old))
+    return treedef.unflatten(cond(takes, lambda: new, lambda: old))
 
 
 def _side_by_side(where: str, new: Params, old: Params) -> tuple[Any, list[tuple]]:

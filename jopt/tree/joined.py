@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ..numerics import SMALL, cast
+from .devices import place_of, together
 
 __all__ = []
 
@@ -38,6 +39,7 @@ def joined(joint: Joint, leaves: Sequence[jax.Array], dtype: Any, *more: Any) ->
         once = repeats[_signature(group)] == 1
         part = (_of_group if once else _of_group_jitted)(joint, group, *more)
         parts.append(cast(part, dtype))
+    parts = together(parts)
     while len(parts) > _GROUP:
         # The maximum changes nothing but keeps XLA from writing a row of operations.
         stacks = [jnp.stack(some) for some in _chunks(parts, _GROUP)]
@@ -46,10 +48,10 @@ def joined(joint: Joint, leaves: Sequence[jax.Array], dtype: Any, *more: Any) ->
 
 
 def _groups(leaves: Sequence[jax.Array]) -> list[list[jax.Array]]:
-    """Small arrays of one shape, dtype and sharding together, large ones alone."""
+    """Small arrays of one type and on the same devices together, large ones alone."""
     alike = collections.defaultdict(list)
     for i, x in enumerate(leaves):
-        alike[jax.typeof(x) if x.size <= SMALL else i].append(x)
+        alike[(jax.typeof(x), place_of(x)) if x.size <= SMALL else i].append(x)
     return [chunk for group in alike.values() for chunk in _chunks(group, _GROUP)]
 
 

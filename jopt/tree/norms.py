@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ..numerics import SCALES, abs_sq, cast, compute_dtype, safe_sqrt, square_and_share
+from ..numerics import (
+    SCALES,
+    abs_sq,
+    cast,
+    compute_dtype,
+    cond,
+    safe_sqrt,
+    square_and_share,
+)
 from .joined import Joint, joined
 
 __all__ = ["norm"]
@@ -94,7 +102,7 @@ def _sum_of_squares(tree: Any, axis_name: Any) -> tuple[jax.Array, jax.Array]:
     up, small = SCALES[dtype.itemsize]
     exact = jnp.isfinite(total) & (total > small)
     scale = jnp.where(total > 1, 1 / up, up).astype(dtype)
-    rescaled = jax.lax.cond(exact, lambda: total, lambda: sum_of_squares(scale))
+    rescaled = cond(exact, lambda: total, lambda: sum_of_squares(scale))
     # Constants that XLA folds as it compiles may turn 0 * 2**80 * 2**80 into NaN.
     total = jnp.where((total == 0) & jnp.isnan(rescaled), total, rescaled)
     return total, jnp.where(exact | (total == 0), jnp.ones_like(scale), scale)

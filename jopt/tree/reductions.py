@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from ..numerics import cast, compute_dtype
 from .arithmetic import check_alike, map_alike
+from .devices import together
 from .messages import keystr, spell
 
 __all__ = ["allclose", "dtype", "max", "min", "size", "sum", "vdot"]
@@ -32,7 +33,7 @@ def sum(tree: Any, associative_reduction: bool = False) -> ArrayLike:
         >>> jopt.tree.sum([jnp.array([1.0, 2.0]), jnp.array(3.0)])
         Array(6., dtype=float32)
     """
-    parts = [jnp.sum(_wide(x)) for x in jax.tree.leaves(tree)]
+    parts = together([jnp.sum(_wide(x)) for x in jax.tree.leaves(tree)])
     if not associative_reduction:
         return _fold(jnp.add, parts, 0)
     while len(parts) > 1:
@@ -191,4 +192,4 @@ def _wide(x: ArrayLike) -> jax.Array:
 def _fold(function: Callable, parts: Any, empty: Any) -> Any:
     """`function` between all parts, promoted as JAX does where it is not strict."""
     with jax.numpy_dtype_promotion("standard"):
-        return functools.reduce(function, [*parts] or [empty])
+        return functools.reduce(function, together([*parts]) or [empty])

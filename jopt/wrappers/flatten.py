@@ -15,6 +15,7 @@ from ..engine import transformation
 from ..engine.leaves import Leaves, is_complex
 from ..numerics import cast, compute_dtype
 from ..parts.combine import check_transformation
+from ..tree.devices import check_together
 
 __all__ = ["flatten"]
 
@@ -48,11 +49,13 @@ def flatten(inner: GradientTransformation) -> GradientTransformationExtraArgs:
     inner = with_extra_args_support(inner)
 
     def init(params):
+        check_together("flatten", params=params)
         leaves = Leaves(params, params)
         return inner.init(_join([leaves.p[i] for i in _in_vector(leaves)]))
 
     def update(updates, state, params=None, **extra_args):
         leaves = Leaves(updates, params)
+        check_together("flatten", updates=updates)
         kept = _in_vector(leaves)
         # A parameter without a gradient keeps its place in the vector.
         gs = [

@@ -31,6 +31,7 @@ from ..settings import (
     check_integer,
     check_number,
 )
+from ..tree.devices import together
 from ..tree.messages import explain, spell
 from .gate import check_state, choose_step, live_leaves, zeros
 
@@ -81,9 +82,9 @@ def skip_not_finite(
         >>> bool(jopt.skip_not_finite(jnp.array([1.0, jnp.inf]), 0, None)[0])
         True
     """
-    bad = jnp.zeros((), jnp.int32)
-    for g in live_leaves(updates):
-        bad += jnp.sum(~jnp.isfinite(g), dtype=jnp.int32)
+    gs = live_leaves(updates)
+    parts = [jnp.sum(~jnp.isfinite(g), dtype=jnp.int32) for g in gs]
+    bad = sum(together(parts), jnp.zeros((), jnp.int32))
     return bad > 0, dict(should_skip=bad > 0, num_not_finite=bad)
 
 
@@ -110,9 +111,9 @@ def skip_large_updates(
     """
     where, name = "skip_large_updates", "max_squared_norm"
     check_number(where, name, max_squared_norm, Range(0, finite=False))
-    norm_squared = jnp.zeros((), jnp.float32)
-    for g in live_leaves(updates):
-        norm_squared += jnp.sum(abs_sq(g), dtype=jnp.float32)
+    gs = live_leaves(updates)
+    parts = [jnp.sum(abs_sq(g), dtype=jnp.float32) for g in gs]
+    norm_squared = sum(together(parts), jnp.zeros((), jnp.float32))
     skip = ~(norm_squared < max_squared_norm)  # also if it is not a number
     return skip, dict(should_skip=skip, norm_squared=norm_squared)
 

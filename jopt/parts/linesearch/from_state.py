@@ -11,6 +11,7 @@ from ... import tree
 from ...base import OptState, Updates
 from ...engine.compiled import as_it_is_now, call_compiled
 from ...engine.skeletons import OtherArguments
+from ...numerics import cond
 
 __all__ = ["value_and_grad_from_state"]
 
@@ -88,4 +89,4 @@ def _from_state(value_fn, aux_fn, value, grad, params, args, kwargs):
     (like, _), like_grad = jax.eval_shape(compute)
     if jax.tree.structure(grad) != jax.tree.structure(like_grad):
         return compute()  # a mask hid some of the parameters
-    return jax.lax.cond(jnp.isfinite(value), stored, compute)
+    return cond(jnp.isfinite(value), stored, compute)

@@ -13,7 +13,8 @@ from ...base import Params, Updates
 from ...engine import per_leaf, scalar
 from ...engine.leaves import Leaves
 from ...engine.skeletons import OtherArguments
-from ...numerics import cast, compute_dtype
+from ...numerics import cast, compute_dtype, cond
+from ...tree.devices import check_together
 from ...tree.messages import explain, spell
 
 __all__ = []
@@ -47,6 +48,7 @@ class Line:
         _check_arguments(where, function, extra_args)
         self.where, self.value_fn, self.extra_args = where, function, extra_args
         self.leaves = Leaves(updates, params)
+        check_together(where, params=params)
         self.treedef, self.indices = self.leaves.view(())
         # What jax.grad returns is the conjugate of the gradient as a direction.
         self.grads = [jnp.conj(g) for g in self._gradients(grad, params)]
@@ -219,4 +221,4 @@ def report(
     def show():
         jax.debug.print(text, start=line.value, slope=line.slope, eta=eta, value=value)
 
-    jax.lax.cond(failed, show, lambda: None)
+    cond(failed, show, lambda: None)

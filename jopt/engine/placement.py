@@ -1,4 +1,4 @@
-"""Values on several devices or meshes: which they are on, and which they belong on."""
+"""Where a state belongs: on the devices of its parameters, all of it."""
 
 from typing import Any
 
@@ -9,30 +9,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from ..compat import Tracer
 
 __all__ = []
-
-
-def devices_of(tree: Any) -> frozenset:
-    """The devices that the arrays of a tree are committed to."""
-    arrays = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
-    sets = [x.devices() for x in arrays if x.committed]
-    return frozenset().union(*sets)
-
-
-def are_apart(tree: Any) -> bool:
-    """Whether no program can take them all: they live on different sets of devices."""
-    arrays = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
-    return len({frozenset(x.devices()) for x in arrays if x.committed}) > 1
-
-
-def moved(numbers: Any, devices: frozenset) -> Any:
-    """Scalars where a program on these devices can read them."""
-
-    def one(x):
-        if not isinstance(x, jax.Array) or not x.committed or x.devices() == devices:
-            return x
-        return jax.numpy.asarray(jax.device_get(x))
-
-    return jax.tree.map(one, numbers)
 
 
 def at_home(state: Any, params: Any) -> Any:
