@@ -155,13 +155,23 @@ def _as_given(state: Any, params: Any) -> Any:
 
 
 def compare(
-    name: str, where: str, state: Any, expected: Any, loose: bool = False
+    name: str,
+    where: str,
+    state: Any,
+    expected: Any,
+    loose: bool = False,
+    depth: int = 0,
 ) -> None:
-    """Node by node; `loose` if leaves may be missing in what `expected` was made of."""
+    """Node by node; `loose` if leaves may be missing in what `expected` was made of.
+
+    Below the fields of the state `None` is for leaves that were left out at `init`.
+    """
     if isinstance(expected, Unchecked) or (loose and expected is None):
         return
     if is_empty(expected) or (is_nothing(expected) and is_nothing(state)):
         return  # nothing is read
+    if state is None and depth > 1:
+        return
     if isinstance(expected, jax.ShapeDtypeStruct):
         return check_leaf(f"{name}: {where}", state, expected)
     parts = children_of(expected)
@@ -184,7 +194,7 @@ def compare(
             "transformation, or for other parameters?"
         )
     for key, (_, x), (_, y) in zip(keys, given, parts):
-        compare(name, where + key, x, y, loose)
+        compare(name, where + key, x, y, loose, depth + 1)
 
 
 def _is_alike(a: Any, b: Any) -> bool:

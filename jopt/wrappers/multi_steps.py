@@ -30,8 +30,8 @@ from ..settings import (
     check_integer,
     check_number,
 )
-from ..tree.messages import explain, spell
-from .gate import check_state, choose_step, live_leaves, zeros
+from ..tree.messages import beside, explain, spell
+from .gate import as_updates, check_state, choose_step, live_leaves, zeros
 
 __all__ = [
     "MultiSteps",
@@ -190,7 +190,7 @@ def multi_steps(
             new, inner = opt.update(grads, state.inner_opt_state, params, **extra_args)
             # The accumulators are left as they are, which costs no traffic: the next
             # call begins anew, whatever they hold.
-            return keep_types(new, updates), state._replace(
+            return as_updates(new, updates), state._replace(
                 mini_step=jnp.zeros_like(state.mini_step),
                 gradient_step=safe_increment(state.gradient_step),
                 inner_opt_state=in_types_of(state.inner_opt_state, inner),
@@ -253,10 +253,13 @@ def _accumulate(
     """The gradients together with those before, for `opt` and for the state."""
     leaves = Leaves.reading(updates, params, needed=False)
     try:
-        accs = leaves.treedef.flatten_up_to(state.acc_grads)
-    except (ValueError, TypeError):
+        accs, form = beside(leaves.treedef, state.acc_grads)
+    except ValueError:
         words = explain("the state's 'acc_grads'", state.acc_grads, "updates", updates)
         raise leaves.misfit or ValueError(f"multi_steps: {words}") from None
+    for i, acc in enumerate(accs):
+        if leaves.live[i] and acc is None:
+            leaves.live[i], leaves.g[i] = False, None  # it was left out at `init`
     live = [i for i, live in enumerate(leaves.live) if live]
     for i in live:
         if leaves.g[i].shape != getattr(accs[i], "shape", None):
@@ -269,7 +272,7 @@ def _accumulate(
     together = collect([(leaves.g[i], accs[i]) for i in live], state.mini_step)
     for i, acc in zip(live, together):
         leaves.g[i] = accs[i] = acc
-    return leaves.tree(leaves.g), leaves.tree(accs)
+    return leaves.tree(leaves.g), form.unflatten(accs)
 
 
 @traced_once

@@ -14,7 +14,7 @@ from ...engine import per_leaf, scalar
 from ...engine.leaves import Leaves
 from ...engine.skeletons import OtherArguments
 from ...numerics import cast, compute_dtype
-from ...tree.messages import explain, spell
+from ...tree.messages import beside, explain, spell
 
 __all__ = []
 
@@ -74,14 +74,18 @@ class Line:
 
     def stored(self, grads: list[jax.Array], like: Updates) -> Updates:
         """The gradients as the tree that the state holds."""
-        old, structure = jax.tree.flatten(like)
-        if [x.shape for x in old] != [g.shape for g in grads]:
+        try:
+            old, form = beside(self.treedef, like)
+            fits = all(x is None or x.shape == g.shape for x, g in zip(old, grads))
+        except (ValueError, AttributeError):
+            fits, old, form = False, [], None
+        if not fits:
             tree = self.treedef.unflatten(grads)
             message = explain("the state's 'grad'", like, "params", tree)
             raise ValueError(
                 f"{self.where}: {message}; was the state made for other parameters?"
             )
-        return structure.unflatten(grads)
+        return form.unflatten([x if x is None else g for x, g in zip(old, grads)])
 
     def _params_at(self, eta: jax.Array) -> list[jax.Array]:
         leaves = self.leaves
