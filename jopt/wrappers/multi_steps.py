@@ -18,7 +18,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.calls import traced_once
-from ..engine.leaves import Leaves, is_complex
+from ..engine.leaves import Leaves, is_complex, is_own_object
 from ..engine.types import in_types_of, is_array, keep_types
 from ..numerics import abs_sq, compute_dtype, safe_increment
 from ..parts.combine import check_transformation
@@ -237,7 +237,11 @@ def _accumulators(params: Params, dtype: DTypeLike) -> Updates:
     """Zeros for every array; nothing for other leaves, such as functions and keys."""
 
     def one(p):
-        kind = jax.dtypes.result_type(p) if is_array(p) else jax.dtypes.extended
+        if is_own_object(p):
+            p = jax.ShapeDtypeStruct(p.shape, p.dtype)
+            kind = p.dtype
+        else:
+            kind = jax.dtypes.result_type(p) if is_array(p) else jax.dtypes.extended
         if jnp.issubdtype(kind, jax.dtypes.extended):
             return MaskedNode()
         if is_complex(kind):
