@@ -1,5 +1,6 @@
 """The loss along a direction, as line searches see it."""
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -74,12 +75,12 @@ class Line:
 
     def stored(self, grads: list[jax.Array], like: Updates) -> Updates:
         """The gradients as the tree that the state holds."""
-        try:
+        old: list = []
+        form: Any = None
+        with contextlib.suppress(ValueError):
             old, form = beside(self.treedef, like)
-            fits = all(x is None or x.shape == g.shape for x, g in zip(old, grads))
-        except (ValueError, AttributeError):
-            fits, old, form = False, [], None
-        if not fits:
+        pairs = zip(old, grads)
+        if form is None or any(x is not None and x.shape != g.shape for x, g in pairs):
             tree = self.treedef.unflatten(grads)
             message = explain("the state's 'grad'", like, "params", tree)
             raise ValueError(
