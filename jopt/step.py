@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 from .base import GradientTransformation, with_extra_args_support
-from .engine.compiled import explaining_deletion
+from .engine.compiled import explaining_deletion, fixed, freed, is_value
+from .engine.leaves import is_optimizable
 from .parts import apply_updates
 from .parts.combine import check_transformation
 
@@ -29,6 +30,11 @@ def make_step(
 
     It is compiled once for equal `loss_fn` and `tx` and types of arguments, however
     often it is made. Line searches and Polyak steps get the arguments they need.
+
+    Parameters that `jax.grad` takes are moved, every leaf. In others, such as a module
+    with functions and flags, the floating and complex arrays are moved: the rest takes
+    no part and comes back as it is. What is no array in them, or in an argument that
+    holds a function, is a part of the program.
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs) -> value`, a scalar, or
@@ -61,23 +67,66 @@ def make_step(
 
     def step(params, state, *args, **kwargs):
         with explaining_deletion(step, params, state, *args):
-            return compiled(params, state, *args, **kwargs)
+            if all(map(is_optimizable, jax.tree.leaves(params))):
+                given = params, state
+            else:
+                given = fixed(params, _is_array), fixed(state)
+            more = map(_traceable, args)
+            named = {name: _traceable(x) for name, x in kwargs.items()}
+            params, state, out = compiled(*given, *more, **named)
+            return freed(params), freed(state), out
 
     return step
 
 
+def _is_array(x: Any) -> bool:
+    """Whether a leaf of a module is no setting of it."""
+    return hasattr(x, "dtype") and is_value(x)
+
+
+def _traceable(x: Any) -> Any:
+    """An argument as it is, or one that holds functions with these as its structure."""
+    return x if all(map(is_value, jax.tree.leaves(x))) else fixed(x, _is_array)
+
+
 def _step(loss_fn, tx, has_aux, params, state, *args, **kwargs):
+    params, state, args, kwargs = freed((params, state, args, kwargs))
+    leaves, treedef = jax.tree.flatten(params)
+    moved = [
+        i for i, x in enumerate(leaves) if is_optimizable(x) and not _is_setting(x)
+    ]
+
+    settings = {i: x for i, x in enumerate(leaves) if not hasattr(x, "dtype")}
+
     def value_fn(params):
+        given = treedef.flatten_up_to(params)
+        params = treedef.unflatten([settings.get(i, x) for i, x in enumerate(given)])
         out = loss_fn(params, *args, **kwargs)
         return out[0] if has_aux else out
 
-    value_and_grad = jax.value_and_grad(loss_fn, has_aux=has_aux)
-    out, grads = value_and_grad(params, *args, **kwargs)
+    def loss_of(some):
+        full = list(leaves)
+        for i, x in zip(moved, some):
+            full[i] = x
+        return loss_fn(treedef.unflatten(full), *args, **kwargs)
+
+    value_and_grad = jax.value_and_grad(loss_of, has_aux=has_aux)
+    out, found = value_and_grad([leaves[i] for i in moved])
+    every: list[Any] = [None] * len(leaves)
+    for i, g in zip(moved, found):
+        every[i] = g
+    grads = treedef.unflatten(every)
     value = out[0] if has_aux else out
     updates, state = tx.update(
         grads, state, params, value=value, grad=grads, value_fn=value_fn
     )
-    return apply_updates(params, updates), state, out
+    params = fixed(apply_updates(params, updates), _is_array)
+    return params, fixed(state), out
+
+
+def _is_setting(x: Any) -> bool:
+    """Whether it was left outside of the trace: a number of Python is none inside."""
+    return isinstance(x, (float, complex)) and not hasattr(x, "dtype")
 
 
 _keeping = jax.jit(_step, static_argnums=(0, 1, 2))

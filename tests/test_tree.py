@@ -480,6 +480,23 @@ def test_values_are_replaced_by_name():
         tree.set(state, lambda path, value: False, count=1)
 
 
+def test_a_hyperparameter_is_set_and_the_state_of_its_schedule_is_not():
+    schedule = jopt.linear_schedule(0.1, 0.2, 2)
+    tx = jopt.inject_hyperparams(jopt.sgd)(schedule, momentum=0.9)
+    params = jnp.ones(2)
+    state = jopt.tree_utils.tree_set(tx.init(params), learning_rate=0.5, momentum=0.8)
+    assert (state.hyperparams["learning_rate"], state.hyperparams["momentum"]) == (
+        0.5,
+        0.8,
+    )
+    _, state = tx.update(params, state, params)  # the schedule goes on
+    np.testing.assert_allclose(state.hyperparams["learning_rate"], 0.1)
+    _, state = tx.update(params, state, params)
+    np.testing.assert_allclose(state.hyperparams["learning_rate"], 0.15)
+    with pytest.raises(ValueError, match="is a tree with arrays"):
+        jopt.tree.set(state, lambda path, x: hasattr(x, "count"), learning_rate=0.5)
+
+
 def test_a_learning_rate_can_be_set_between_steps():
     tx = jopt.inject_hyperparams(jopt.sgd)(0.1)
     state = tree.set(tx.init(PARAMS), learning_rate=jnp.float32(0.5))

@@ -142,7 +142,8 @@ def _compare_with_init(stage: WholeStage, state: Any, like: Any, loose: bool) ->
         expected = types_of(stage.tx.init, like)
     finally:
         checking.reset(token)
-    compare(stage.name, "state", state, expected, loose)
+    top = [keystr(path) for path, _ in children_of(like) or ()]
+    compare(stage.name, "state", state, expected, loose, top or None)
 
 
 def is_empty(state: Any) -> bool:
@@ -155,13 +156,25 @@ def _as_given(state: Any, params: Any) -> Any:
 
 
 def compare(
-    name: str, where: str, state: Any, expected: Any, loose: bool = False
+    name: str,
+    where: str,
+    state: Any,
+    expected: Any,
+    loose: bool = False,
+    top: list[str] | None = None,
+    inside: bool = False,
 ) -> None:
-    """Node by node; `loose` if leaves may be missing in what `expected` was made of."""
+    """Node by node; `loose` if leaves may be missing in what `expected` was made of.
+
+    `inside` a tree like the parameters, which has their names at its `top`, `None` is
+    for leaves that were left out at `init`.
+    """
     if isinstance(expected, Unchecked) or (loose and expected is None):
         return
     if is_empty(expected) or (is_nothing(expected) and is_nothing(state)):
         return  # nothing is read
+    if state is None and inside:
+        return
     if isinstance(expected, jax.ShapeDtypeStruct):
         return check_leaf(f"{name}: {where}", state, expected)
     parts = children_of(expected)
@@ -184,7 +197,7 @@ def compare(
             "transformation, or for other parameters?"
         )
     for key, (_, x), (_, y) in zip(keys, given, parts):
-        compare(name, where + key, x, y, loose)
+        compare(name, where + key, x, y, loose, top, inside or keys == top)
 
 
 def _is_alike(a: Any, b: Any) -> bool:

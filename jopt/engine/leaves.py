@@ -183,12 +183,20 @@ def _fits(updates: Updates, params: Params) -> bool:
         gs = treedef.flatten_up_to(updates)
     except (ValueError, TypeError):
         return False
-    return all(
+    return not any(map(is_own_object, ps)) and all(
         isinstance(g, _SKIPPED)
         or (jax.tree_util.all_leaves([g]) and not is_value(g))  # they are at fault
         or getattr(p, "shape", None) == getattr(g, "shape", () if is_value(g) else None)
         for p, g in zip(ps, gs)
     )
+
+
+def is_own_object(p: Any) -> bool:
+    """Whether a leaf is no array, but an object of the program's own with its type."""
+    if isinstance(p, jax.Array) or is_value(p) or isinstance(p, jax.ShapeDtypeStruct):
+        return False
+    is_array = hasattr(p, "__array__") or hasattr(p, "__jax_array__")
+    return hasattr(p, "shape") and hasattr(p, "dtype") and not is_array
 
 
 def resolve(mask: Mask, tree: Any, labels: Any = None) -> Any:

@@ -18,7 +18,7 @@ from ..compat import Tracer, shard_alike
 from ..numerics import compute_dtype
 from .checks import check_whole
 from .kernel import OWN, SHARED, Eager, kernel_of, roles_of, sealed, taken
-from .leaves import Leaves, hide, resolve, types_of, unhide
+from .leaves import Leaves, hide, is_own_object, resolve, types_of, unhide
 from .stages import NEW, LeafStage, Plan, WholeStage
 from .states import StateParts, is_absent, read, write
 from .sums import remember
@@ -44,7 +44,11 @@ def _init_stage(stage: LeafStage | WholeStage, params: Params) -> OptState:
         for mask in stage.masks:
             params = hide(resolve(mask, params), params, mask.name)
         return stage.tx.init(params)
-    leaves = Leaves(params, params)
+    typed = params
+    if not stage.needs_params:  # no value is read then, so that the types are enough
+        typed = jax.tree.map(_typed, params)
+    leaves = Leaves(typed, typed)
+    leaves.reference = params
     view = leaves.view(stage.masks)
     slots = []
     for i in view.indices:
@@ -55,6 +59,11 @@ def _init_stage(stage: LeafStage | WholeStage, params: Params) -> OptState:
     counts = {f: jnp.zeros((), jnp.int32) for f in stage.counts}
     shared = {f: make() for f, make in (stage.shared or {}).items()}
     return stage.state(**trees, **counts, **shared)
+
+
+def _typed(p: Any) -> Any:
+    """Zeros in place of an object of the program's own that stands for an array."""
+    return jnp.zeros(p.shape, p.dtype) if is_own_object(p) else p
 
 
 def _own(p: jax.Array, seen: set[int], slot: jax.Array) -> jax.Array:

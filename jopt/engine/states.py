@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..numerics import compute_dtype, safe_increment
-from ..tree.messages import explain, matched, of_a_pair
+from ..tree.messages import beside, explain, of_a_pair
 from .checks import COUNT, check_leaf, is_class, is_like
 from .leaves import Leaves, View
 from .stages import LeafStage
@@ -81,11 +81,7 @@ def _column(
 ) -> tuple[list, Any]:
     """What a field has for each visible leaf, and its structure above that."""
     try:
-        return view.treedef.flatten_up_to(tree), view.treedef
-    except (ValueError, TypeError):
-        pass
-    try:
-        return matched(view.treedef.unflatten(view.indices), tree)
+        return beside(view.treedef, tree)
     except ValueError:
         pass
     like = leaves.p if leaves.has_params else leaves.g

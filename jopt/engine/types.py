@@ -1,5 +1,6 @@
 """Types that never change from step to step, and what can be computed with."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..sharding import split_as
 from ..tree.boxes import flatten_with_path
-from ..tree.messages import explain, keystr, spell
+from ..tree.messages import explain, keystr, matched, spell
 
 __all__ = []
 
@@ -39,6 +40,17 @@ def in_types_of(old: Any, new: Any, name: str = "the inner state") -> Any:
     return structure.unflatten(
         [_keep_type(x, y, functools.partial(where, i)) for i, (x, y) in pairs]
     )
+
+
+def begun_anew(state: Any, fresh: Any) -> Any:
+    """What `init` makes now, in the types and classes of the state.
+
+    A leaf that has slots in one of the two alone keeps what the state has, or has not.
+    """
+    if jax.tree.structure(fresh) != jax.tree.structure(state):
+        with contextlib.suppress(ValueError):  # the next line says how they differ
+            fresh = matched(fresh, state)[1].unflatten(jax.tree.leaves(fresh))
+    return in_types_of(state, fresh)
 
 
 def _keep_type(x: Any, y: Any, where: Callable[[], str]) -> Any:

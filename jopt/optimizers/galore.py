@@ -26,7 +26,7 @@ from ..parts.combine import check_transformation
 from ..parts.scale import descend
 from ..settings import FINITE, check_integer
 from ..sharding import gathered, resplit, split_as, split_of, zeros_of
-from ..tree.messages import spell
+from ..tree.messages import beside, explain, is_nothing, spell
 from .adam import scale_by_adam
 from .muon import MuonDimensionNumbers, dimension_numbers
 
@@ -140,7 +140,7 @@ def scale_by_galore(
 
     def update(updates, state, params=None, **extra_args):
         leaves = Leaves(updates, params)
-        bases = leaves.treedef.flatten_up_to(state.projector)
+        bases, form = _bases(state.projector, leaves)
         every = _matrices(weight_dimension_numbers, leaves, rank, side)
         matrices = {i: m for i, m in enumerate(every) if m and leaves.live[i]}
         for i, matrix in matrices.items():
@@ -180,10 +180,25 @@ def scale_by_galore(
         return leaves.tree(leaves.g), state._replace(
             count=safe_increment(state.count),
             base_optimizer_state=base_state,
-            projector=leaves.tree(bases),
+            projector=form.unflatten(bases),
         )
 
     return GradientTransformationExtraArgs(init, update)
+
+
+def _bases(projector: Any, leaves: Leaves) -> tuple[list, Any]:
+    """The basis of every leaf; one that has none takes no part."""
+    try:
+        bases, form = beside(leaves.treedef, projector)
+    except ValueError:
+        words = explain(
+            "the state's 'projector'", projector, "params", leaves.reference
+        )
+        raise ValueError(f"scale_by_galore: {words}") from None
+    for i, basis in enumerate(bases):
+        if leaves.live[i] and is_nothing(basis):
+            leaves.live[i], leaves.g[i] = False, None
+    return bases, form
 
 
 class _Matrix(NamedTuple):

@@ -19,7 +19,7 @@ from ..base import (
     with_extra_args_support,
 )
 from ..engine import per_leaf, transformation
-from ..engine.leaves import is_optimizable, of_some
+from ..engine.leaves import is_optimizable
 from ..numerics import cast, cond, ema, one_minus_power, zeros_in
 from ..parts.clip import clip
 from ..parts.combine import check_transformation
@@ -49,6 +49,10 @@ class SophiaState(NamedTuple):
     mu: Updates
     nu: Updates
     hessian_fn_state: Any
+
+
+class _Curvature(NamedTuple):
+    nu: Updates
 
 
 class _Moments(NamedTuple):
@@ -101,18 +105,36 @@ def hutchinson_estimator_diag_hessian(
                 "update(grads, state, params, obj_fn=lambda params: loss)"
             )
         key, now = jax.random.split(state.key)
-        loss, real = of_some(obj_fn, params, is_optimizable)
-        real = [jnp.asarray(x) for x in real]
+        leaves, treedef = jax.tree.flatten(params)
+        chosen = _with_gradients(leaves, treedef, updates)
+
+        def loss(some):
+            return obj_fn(
+                treedef.unflatten([some.get(i, x) for i, x in enumerate(leaves)])
+            )
+
+        real = {i: jnp.asarray(leaves[i]) for i in chosen}
         signs = tree.random_like(now, real, jax.random.rademacher)
-        signs = [cast(z, p.dtype) for z, p in zip(signs, real)]
+        signs = {i: cast(z, real[i].dtype) for i, z in signs.items()}
         product = jax.jvp(jax.grad(loss), (real,), (signs,))[1]
-        estimate = iter(z * h for z, h in zip(signs, product))
-        diagonal = jax.tree.map(
-            lambda p: next(estimate) if is_optimizable(p) else MaskedNode(), params
-        )
-        return diagonal, state._replace(key=key)
+        diagonal: list[Any] = [
+            None if is_optimizable(p) else MaskedNode() for p in leaves
+        ]
+        for i, h in product.items():
+            diagonal[i] = signs[i] * h
+        return treedef.unflatten(diagonal), state._replace(key=key)
 
     return GradientTransformationExtraArgs(init, update)
+
+
+def _with_gradients(leaves: list, treedef: Any, updates: Any) -> list[int]:
+    """The leaves to optimize; not those whose gradient is `None`, if that is known."""
+    chosen = [i for i, p in enumerate(leaves) if is_optimizable(p)]
+    try:
+        gs = treedef.flatten_up_to(updates)
+    except (ValueError, TypeError):
+        return chosen
+    return [i for i in chosen if gs[i] is not None]
 
 
 @transformation(
@@ -182,6 +204,14 @@ def scale_by_sophia(
 
     direction: Any = per_leaf(_Moments, init_leaf, scale_by_sophia, each=each)
 
+    def init_curvature(p):
+        return dict(nu=jnp.zeros_like(p))
+
+    def mean_curvature(h, s, p):
+        return h, s._replace(nu=ema(h, s.nu, b2))
+
+    average: Any = per_leaf(_Curvature, init_curvature, mean_curvature)
+
     def init(params):
         moments = direction.init(params)
         fn_state = estimator.init(params)
@@ -200,8 +230,8 @@ def scale_by_sophia(
             h, fn_state = estimator.update(
                 updates, state.hessian_fn_state, params, **extra_args
             )
-            mean = lambda n, h: cast(ema(cast(h, n.dtype), n, b2), n.dtype)  # noqa: E731
-            return jax.tree.map(mean, moments.nu, h), fn_state
+            _, mean = average.update(h, _Curvature(moments.nu))
+            return mean.nu, fn_state
 
         def keep():
             return moments.nu, state.hessian_fn_state

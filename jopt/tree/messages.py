@@ -170,6 +170,17 @@ def matched(like: Any, tree: Any) -> tuple[list, Matched]:
     return found, Matched(treedef, [x for _, x in leaves], order)
 
 
+def beside(treedef: Any, tree: Any) -> tuple[list, Any]:
+    """What a tree has for each leaf of a structure, and what builds it again.
+
+    By structure, or else by path as `matched`.
+    """
+    try:
+        return treedef.flatten_up_to(tree), treedef
+    except (ValueError, TypeError):
+        return matched(treedef.unflatten(range(treedef.num_leaves)), tree)
+
+
 def is_nothing(x: Any) -> bool:
     """Whether it stands where a tree has no leaf: `None`, or anyone's `MaskedNode`."""
     return x is None or (type(x).__name__ == "MaskedNode" and x == ())

@@ -91,6 +91,10 @@ def get(
 def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
     """A tree in which everything that has a name is replaced.
 
+    Where arrays and trees have one name, as a hyperparameter and the state of its
+    schedule have, a number or an array replaces the arrays alone. A schedule says the
+    value of the next step again.
+
     Args:
         tree: a pytree, the state of an optimizer say.
         filtering: `filtering(path, value)`, which to replace; all if `None`.
@@ -110,10 +114,14 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
         >>> jopt.tree.get(jopt.tree.set(state, count=jnp.int32(5)), "count")
         Array(5, dtype=int32)
     """
-    for key in kwargs:
-        if not get_all_with_path(tree, key, filtering):
+    arrays_alone = []
+    for key, value in kwargs.items():
+        found = get_all_with_path(tree, key, filtering)
+        if not found:
             some = " that filtering lets through" if filtering else ""
             raise KeyError(f"set: the tree has no {key!r}{some}")
+        if _has_shape(value) and any(_has_shape(old) for _, old in found):
+            arrays_alone.append(key)
 
     def replaced(node, path):
         if is_box(node):
@@ -123,6 +131,8 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
             return new if is_box(new) else structure.unflatten([new])
         for key, value in kwargs.items():
             if _is_found(path, node, key, filtering):
+                if key in arrays_alone and _children(node):
+                    continue
                 _check_replaces(key, keystr(_attributes(path)), value, node)
                 return value
         children = _children(node)

@@ -1,6 +1,7 @@
 """All leaves as one vector, for methods that see a vector only."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +27,9 @@ def flatten(inner: GradientTransformation) -> GradientTransformationExtraArgs:
 
     The vector has the leaves' dtype, or the one that holds them all (float32 at least)
     where they differ; each update leaves in the dtype of its gradient. Leaves that
-    cannot be optimized, such as integers, stay outside. Whatever `inner` computes per
-    leaf (a trust ratio, a factored moment) it now computes over everything.
+    cannot be optimized, such as integers, stay outside, and so do numbers of Python
+    beside arrays: they are settings of a module. Whatever `inner` computes per leaf (a
+    trust ratio, a factored moment) it now computes over everything.
 
     Args:
         inner: the transformation of the vector.
@@ -38,7 +40,8 @@ def flatten(inner: GradientTransformation) -> GradientTransformationExtraArgs:
 
     Raises:
         TypeError: `inner` is no transformation.
-        ValueError: gradients and parameters differ in structure or shapes.
+        ValueError: gradients and parameters differ in structure or shapes, or the
+            state has another number of elements.
 
     Example:
         >>> tx = jopt.flatten(jopt.scale_by_adam())
@@ -51,12 +54,15 @@ def flatten(inner: GradientTransformation) -> GradientTransformationExtraArgs:
     def init(params):
         check_together("flatten", params=params)
         leaves = Leaves(params, params)
-        return inner.init(_join([leaves.p[i] for i in _in_vector(leaves)]))
+        given = jax.tree.leaves(params)
+        every = [i for i, foreign in enumerate(leaves.foreign) if not foreign]
+        arrays = [i for i in every if hasattr(given[i], "shape")]
+        return inner.init(_join([leaves.p[i] for i in arrays or every]))
 
     def update(updates, state, params=None, **extra_args):
         leaves = Leaves(updates, params)
         check_together("flatten", updates=updates)
-        kept = _in_vector(leaves)
+        kept = _in_vector(leaves, params, inner, state)
         # A parameter without a gradient keeps its place in the vector.
         gs = [
             leaves.g[i] if leaves.live[i] else jnp.zeros_like(leaves.p[i]) for i in kept
@@ -73,10 +79,52 @@ def flatten(inner: GradientTransformation) -> GradientTransformationExtraArgs:
     return GradientTransformationExtraArgs(init, update)
 
 
-def _in_vector(leaves: Leaves) -> list[int]:
-    """Every leaf that can be optimized, and has a gradient if that is all we know."""
-    known = [leaves.has_params or live for live in leaves.live]
-    return [i for i, foreign in enumerate(leaves.foreign) if known[i] and not foreign]
+def _in_vector(
+    leaves: Leaves, params: Any, inner: GradientTransformation, state: Any
+) -> list[int]:
+    """The leaves that the state was made for.
+
+    Those with a gradient, if it keeps nothing of the others; or all but the numbers
+    without one, or all.
+    """
+    live = [i for i, is_live in enumerate(leaves.live) if is_live]
+    if not leaves.has_params:
+        return live
+    given = jax.tree.leaves(params)
+    every = [i for i, foreign in enumerate(leaves.foreign) if not foreign]
+    numbers = {i for i in every if _was_number(given[i])}
+    if live == every and not numbers:
+        return every
+    shapes = _shapes(state)
+
+    def fits(some):
+        like = jax.eval_shape(_join, [given[i] for i in some])
+        try:
+            return _shapes(jax.eval_shape(inner.init, like)) == shapes
+        except jax.errors.ConcretizationTypeError:
+            return some is every  # an `init` that looks at values
+
+    arrays = [i for i in every if i not in numbers]
+    for some in live, sorted({*live, *arrays}), every:
+        if fits(some):
+            return some
+    lost = numbers.intersection(live)
+    if lost and fits(arrays):
+        raise ValueError(
+            f"flatten: updates at {leaves.path(min(lost))} is a gradient of what was "
+            "a number of Python at init, where it stayed outside of the vector; make "
+            "it an array"
+        )
+    return every
+
+
+def _was_number(x: Any) -> bool:
+    """Whether it is a number of Python, or was one before it was traced."""
+    return not hasattr(x, "shape") or (x.shape == () and jax.typeof(x).weak_type)
+
+
+def _shapes(tree: Any) -> list:
+    return [x.shape for x in jax.tree.leaves(tree) if hasattr(x, "shape")]
 
 
 def _join(leaves: Sequence[ArrayLike]) -> jax.Array:

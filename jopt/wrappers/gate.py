@@ -1,5 +1,6 @@
 """A step taken or left out as a whole, and what else the wrappers share."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..engine.leaves import Leaves, is_inexact
 from ..engine.sums import remember, sums
 from ..engine.types import in_types_of, is_array, keep_types, strong
 from ..tree.joined import Joint, joined
-from ..tree.messages import explain, keystr, spell
+from ..tree.messages import beside, explain, keystr, spell
 
 __all__ = []
 
@@ -51,7 +52,7 @@ def step_if(
 
     def step():
         new, after = inner.update(updates, state, params, **extra_args)
-        return keep_types(new, updates), in_types_of(state, after)
+        return as_updates(new, updates), in_types_of(state, after)
 
     def stay():
         return None if otherwise is None else otherwise(updates), state
@@ -121,6 +122,34 @@ def choose(index: ArrayLike, *branches: Callable[[], Any]) -> Any:
 def zeros(updates: Updates) -> Updates:
     """Updates that change nothing."""
     return jax.tree.map(lambda g: jnp.zeros_like(g) if is_live(g) else g, updates)
+
+
+def as_updates(new: Any, updates: Updates) -> Updates:
+    """What an inner update returned in the types of what it was given.
+
+    A leaf that it has no state of, and so no update, gets zeros.
+    """
+
+    def one(g, u):
+        return jnp.zeros_like(g) if u is None and is_live(g) else u
+
+    if jax.tree.structure(new) != jax.tree.structure(updates):
+        with contextlib.suppress(ValueError):  # the next line says how they differ
+            new = jax.tree.map(one, updates, new)
+    return keep_types(new, updates)
+
+
+def of_slots(updates: Updates, slots: Any) -> Updates:
+    """The gradients of the leaves that have a slot, `None` for the others."""
+    gs, treedef = jax.tree.flatten(updates)
+    try:
+        column, _ = beside(treedef, slots)
+    except ValueError:
+        return updates  # whoever reads them says how they differ
+    left_out = [s is None and is_live(g) for g, s in zip(gs, column)]
+    if all(left_out) or not any(left_out):
+        return updates
+    return treedef.unflatten([None if x else g for x, g in zip(left_out, gs)])
 
 
 def is_live(x: Any) -> bool:

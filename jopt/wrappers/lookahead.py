@@ -16,7 +16,7 @@ from ..base import (
 from ..engine import per_leaf, transformation
 from ..engine.leaves import Leaves
 from ..engine.stages import begun_with
-from ..engine.types import in_types_of
+from ..engine.types import begun_anew, in_types_of
 from ..numerics import cast, compute_dtype, safe_increment
 from ..parts.apply import apply_updates
 from ..parts.combine import check_transformation
@@ -150,7 +150,7 @@ def lookahead(
         def synchronize():
             after = fast_state
             if reset_state:
-                after = in_types_of(fast_state, fast.init(p))
+                after = begun_anew(fast_state, fast.init(p))
             now = state._replace(
                 fast_state=after, steps_since_sync=jnp.zeros_like(steps)
             )

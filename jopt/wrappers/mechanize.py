@@ -20,7 +20,7 @@ from ..engine.types import in_types_of
 from ..engine.whole import Own, per_tree
 from ..parts.combine import check_transformation
 from ..settings import OWN_DECAY, POSITIVE, check_integer
-from .gate import check_state
+from .gate import as_updates, check_state, of_slots
 
 __all__ = ["MechanicState", "mechanize"]
 
@@ -108,10 +108,12 @@ def mechanize(
             raise ValueError(
                 "mechanize: params is missing; call update(updates, state, params)"
             )
+        updates = of_slots(updates, state.x0)
         leaves = Leaves(updates, params)
         gs = [g for g, live in zip(leaves.g, leaves.live) if live]
         old = state.base_optimizer_state
         u, new = base.update(updates, old, params, **extra_args)
+        u = as_updates(u, updates)
         u, now = bets.update(u, _Bets(*state[1:]), params, gradients=gs)
         return u, type(state)(in_types_of(old, new), *now)
 

@@ -19,7 +19,7 @@ from ..base import (
 from ..compat import shard_alike
 from ..engine import transformation
 from ..engine.calls import traced_once
-from ..engine.leaves import Leaves, is_complex
+from ..engine.leaves import Leaves, is_complex, is_own_object
 from ..engine.types import in_types_of, is_array, keep_types
 from ..numerics import abs_sq, compute_dtype, safe_increment
 from ..parts.combine import check_transformation
@@ -32,8 +32,8 @@ from ..settings import (
     check_number,
 )
 from ..tree.devices import together
-from ..tree.messages import explain, spell
-from .gate import check_state, choose_step, live_leaves, zeros
+from ..tree.messages import beside, explain, spell
+from .gate import as_updates, check_state, choose_step, live_leaves, zeros
 
 __all__ = [
     "MultiSteps",
@@ -192,7 +192,7 @@ def multi_steps(
             new, inner = opt.update(grads, state.inner_opt_state, params, **extra_args)
             # The accumulators are left as they are, which costs no traffic: the next
             # call begins anew, whatever they hold.
-            return keep_types(new, updates), state._replace(
+            return as_updates(new, updates), state._replace(
                 mini_step=jnp.zeros_like(state.mini_step),
                 gradient_step=safe_increment(state.gradient_step),
                 inner_opt_state=in_types_of(state.inner_opt_state, inner),
@@ -245,7 +245,11 @@ def _accumulators(params: Params, dtype: DTypeLike) -> Updates:
         return shard_alike(p, jnp.zeros_like(p, dtype))
 
     def one(p):
-        kind = jax.dtypes.result_type(p) if is_array(p) else jax.dtypes.extended
+        if is_own_object(p):
+            p = jax.ShapeDtypeStruct(p.shape, p.dtype)
+            kind = p.dtype
+        else:
+            kind = jax.dtypes.result_type(p) if is_array(p) else jax.dtypes.extended
         if jnp.issubdtype(kind, jax.dtypes.extended):
             return MaskedNode()
         if is_complex(kind):
@@ -261,10 +265,13 @@ def _accumulate(
     """The gradients together with those before, for `opt` and for the state."""
     leaves = Leaves.reading(updates, params, needed=False)
     try:
-        accs = leaves.treedef.flatten_up_to(state.acc_grads)
-    except (ValueError, TypeError):
+        accs, form = beside(leaves.treedef, state.acc_grads)
+    except ValueError:
         words = explain("the state's 'acc_grads'", state.acc_grads, "updates", updates)
         raise leaves.misfit or ValueError(f"multi_steps: {words}") from None
+    for i, acc in enumerate(accs):
+        if leaves.live[i] and acc is None:
+            leaves.live[i], leaves.g[i] = False, None  # it was left out at `init`
     live = [i for i, live in enumerate(leaves.live) if live]
     for i in live:
         if leaves.g[i].shape != getattr(accs[i], "shape", None):
@@ -277,7 +284,7 @@ def _accumulate(
     together = collect([(leaves.g[i], accs[i]) for i in live], state.mini_step)
     for i, acc in zip(live, together):
         leaves.g[i] = accs[i] = acc
-    return leaves.tree(leaves.g), leaves.tree(accs)
+    return leaves.tree(leaves.g), form.unflatten(accs)
 
 
 @traced_once

@@ -15,12 +15,12 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves
-from ..engine.types import in_types_of, keep_types
+from ..engine.types import begun_anew, in_types_of, keep_types
 from ..engine.whole import per_tree
 from ..numerics import cast, compute_dtype
 from ..parts.combine import check_transformation
 from ..settings import check_integer
-from .gate import check_state, choose_step, is_live
+from .gate import as_updates, check_state, choose_step, is_live, of_slots
 
 __all__ = ["SAMState", "sam"]
 
@@ -122,20 +122,22 @@ def sam(
     def ascend(g, adv_state, q, extra_args):
         u, new = adv.update(g, adv_state, q, **extra_args)
         u = jax.tree.map(lambda x: -x if is_live(x) else x, u)
-        return keep_types(u, g), in_types_of(adv_state, new)
+        return as_updates(u, g), in_types_of(adv_state, new)
 
     def descend(g, state, p, extra_args):
         u, new = opt.update(g, state.opt_state, p, **extra_args)
         adv_state = state.adv_state
         if reset_state:
-            adv_state = in_types_of(adv_state, adv.init(p))
+            adv_state = begun_anew(adv_state, adv.init(p))
         new = in_types_of(state.opt_state, new)
-        return keep_types(u, g), state._replace(opt_state=new, adv_state=adv_state)
+        return as_updates(u, g), state._replace(opt_state=new, adv_state=adv_state)
 
     def one_step(g, state, q, **extra_args):
+        g = of_slots(g, state.cache)
         first = state.steps_since_sync == 0
         last = state.steps_since_sync >= sync_period - 1
         p, now = origin.update(q, _Cache(state.cache), q, first=first)
+        p = jax.tree.map(lambda x, y: x if y is None else y, q, p)  # it has no origin
 
         def up():
             u, adv_state = ascend(g, state.adv_state, q, extra_args)

@@ -18,7 +18,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves
-from ..engine.types import in_types_of, keep_types
+from ..engine.types import in_types_of
 from ..engine.whole import largest, per_tree, setting_at
 from ..numerics import cast, compute_dtype, safe_increment, width_of
 from ..optimizers.rmsprop import scale_by_rms
@@ -29,7 +29,7 @@ from ..parts.scale import descend
 from ..parts.values import is_schedule
 from ..schedules import warmup_constant_schedule
 from ..settings import FINITE, OWN_DECAY, Range, schedule
-from .gate import check_state, slots_of
+from .gate import as_updates, check_state, slots_of
 
 __all__ = [
     "ScheduleFreeState",
@@ -146,7 +146,7 @@ def schedule_free(
             ]
         )
         u, now = average.update(
-            keep_types(u, updates),
+            as_updates(u, updates),
             _Average(state.weight_sum, state.max_lr, state.z),
             params,
             rate=rate,

@@ -1,5 +1,6 @@
 """The loss along a direction, as line searches see it."""
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from ...engine.leaves import Leaves
 from ...engine.skeletons import OtherArguments
 from ...numerics import cast, compute_dtype, cond
 from ...tree.devices import check_together
-from ...tree.messages import explain, spell
+from ...tree.messages import beside, explain, spell
 
 __all__ = []
 
@@ -86,14 +87,18 @@ class Line:
 
     def stored(self, grads: list[jax.Array], like: Updates) -> Updates:
         """The gradients as the tree that the state holds."""
-        old, structure = jax.tree.flatten(like)
-        if [x.shape for x in old] != [g.shape for g in grads]:
+        old: list = []
+        form: Any = None
+        with contextlib.suppress(ValueError):
+            old, form = beside(self.treedef, like)
+        pairs = zip(old, grads)
+        if form is None or any(x is not None and x.shape != g.shape for x, g in pairs):
             tree = self.treedef.unflatten(grads)
             message = explain("the state's 'grad'", like, "params", tree)
             raise ValueError(
                 f"{self.where}: {message}; was the state made for other parameters?"
             )
-        return structure.unflatten(grads)
+        return form.unflatten([x if x is None else g for x, g in zip(old, grads)])
 
     def _params_at(self, eta: jax.Array) -> list[jax.Array]:
         leaves = self.leaves
