@@ -345,14 +345,17 @@ def test_every_leaf_has_a_key_of_its_own():
 # ------------------------------------------------------------------------------ moments
 
 
-def test_moments_keep_their_dtype():
+def test_moments_are_rounded_by_whoever_stores_them():
+    """So a step can use what was not rounded yet, as optax's methods do."""
     g, m = [jnp.ones(2)], [jnp.zeros(2, jnp.bfloat16)]
     for update in (
         tree.update_moment,
         tree.update_moment_per_elem_norm,
         tree.update_infinity_moment,
     ):
-        assert update(g, m, 0.9, 2)[0].dtype == jnp.bfloat16
+        assert update(g, m, 0.9, 2)[0].dtype == jnp.float32
+        assert update(m, g, 0.9, 2)[0].dtype == jnp.float32
+        assert update(m, m, 0.9, 2)[0].dtype == jnp.bfloat16
     assert (
         tree.update_moment([jnp.ones(1, jnp.float16)], g, 0.9, 1)[0].dtype == np.float32
     )

@@ -28,7 +28,8 @@ def update_moment(updates: Any, moments: Any, decay: ArrayLike, order: int) -> A
         order: the power, positive.
 
     Returns:
-        The new averages, in the dtypes of `moments`.
+        The new averages, in the dtype that holds both: of a float32 gradient and a
+        bfloat16 average it is float32, and rounded where you cast it to be stored.
 
     Example:
         >>> jopt.tree.update_moment([jnp.array([2.0])], [jnp.ones(1)], 0.75, 2)
@@ -48,7 +49,7 @@ def update_moment_per_elem_norm(
         order: the power, positive.
 
     Returns:
-        The new averages, in the dtypes of `moments`.
+        The new averages, in dtypes as those of `update_moment`.
 
     Example:
         >>> g, m = [jnp.array([3 + 4j])], [jnp.zeros(1)]
@@ -73,7 +74,7 @@ def update_infinity_moment(
         eps: added to the size, not negative.
 
     Returns:
-        The new moments, in the dtypes of `moments`.
+        The new moments, in dtypes as those of `update_moment`.
 
     Example:
         >>> g, m = [jnp.array([-3.0])], [jnp.ones(1)]
@@ -93,12 +94,13 @@ def _update(mean: Callable, power: Callable, updates: Any, moments: Any) -> Any:
     def one(g, m):
         if g is None:
             return None
-        g, m = power(wide(g)), jnp.asarray(m)
-        dtype = compute_dtype(g.dtype, m.dtype)
+        size, m = power(wide(g)), jnp.asarray(m)
+        dtype = compute_dtype(size.dtype, m.dtype)
+        given = jnp.result_type(g)
+        narrow = given if jnp.issubdtype(given, jnp.floating) else size.dtype
         with jax.numpy_dtype_promotion("standard"):
-            new = mean(cast(g, dtype), cast(m, dtype))
-        widens = jnp.iscomplexobj(new) and not jnp.iscomplexobj(m)
-        return new if widens else cast(new, m.dtype)
+            new = mean(cast(size, dtype), cast(m, dtype))
+            return cast(new, jnp.promote_types(narrow, m.dtype))
 
     return jax.tree.map(one, updates, moments, is_leaf=lambda x: x is None)
 

@@ -120,7 +120,11 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
         if not found:
             some = " that filtering lets through" if filtering else ""
             raise KeyError(f"set: the tree has no {key!r}{some}")
-        if _has_shape(value) and any(_has_shape(old) for _, old in found):
+        trees = [path for path, old in found if not _has_shape(old)]
+        if _has_shape(value) and any(
+            _has_shape(old) and not any(path[: len(t)] == t for t in trees)
+            for path, old in found
+        ):
             arrays_alone.append(key)
 
     def replaced(node, path):
