@@ -15,7 +15,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.whole import Own, largest, once_each, per_tree
-from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
+from ..numerics import abs_sq, bounded, ema, norm, one_minus_power, safe_sqrt
 from ..parts.decay import which_decay
 from ..settings import FINITE, OWN_DECAY
 from .polyak_sgd import loss_value, over_square
@@ -289,15 +289,17 @@ def _step(rate, gap, kinds, lb, lower_bound) -> tuple[jax.Array, jax.Array]:
     `gap` is the mean loss less the mean of `<g, p>`, with the weights of an average.
     """
     # Without leaves the sums are zeros of a dtype of their own.
-    dot = size = slope = jnp.zeros((), gap.dtype)
+    dot = jnp.zeros((), gap.dtype)
+    sizes, slopes = [dot], [dot]
     ahead = gap  # the model's loss where the decay alone leads
     for kind in kinds:
         share, decay = kind.scales
         k = 1 + decay if kind.decays else 1
         ahead = ahead + kind.dot / k
         dot = dot + kind.dot
-        size = jnp.hypot(size, jnp.sqrt(share) * kind.size)
-        slope = jnp.hypot(slope, jnp.sqrt(share / k) * kind.size)
+        sizes.append(jnp.sqrt(share) * kind.size)
+        slopes.append(jnp.sqrt(share / k) * kind.size)
+    size, slope = (norm(jnp.stack(x)) for x in (sizes, slopes))
     if lower_bound is not None:
         lb = jnp.where(ahead < lb, jnp.maximum(ahead / 2, lower_bound), lb)
     step = jnp.minimum(rate, over_square(jnp.maximum(ahead - lb, 0), slope))
