@@ -113,22 +113,40 @@ class _Program:
     def __init__(self, function: Callable):
         self.function = function
         self.works = True
-        self.known: tuple | None = None  # the skeleton and the numbers of the last call
+        self.known: dict[Any, tuple] = {}  # by types of arguments
 
     def __call__(self, *args):
-        if self.known is not None:
+        types = None
+        if len(self.known) == 1:  # nearly always: it will say if they are others
+            (known,) = self.known.values()
+        else:
+            types = _types_of(args)
+            known = self.known.get(types)
+        if known is not None:
             try:
-                return _run(*self.known, args)
+                return _run(*known, args)
             except _OtherTypes:
                 pass
-        known = skeleton, numbers = taken_apart(self.function, args)
+        skeleton, numbers = taken_apart(self.function, args)
+        if known is not None and skeleton is known[0]:
+            skeleton = skeleton.renewed()  # after it raised, `jit` is slow with the old
         if not any(isinstance(x, Tracer) for x in numbers):  # of a trace that will end
-            self.known = known
+            if len(self.known) >= _MOST:
+                self.known.clear()
+            self.known[types or _types_of(args)] = skeleton, numbers
         token = _traced_now.set(skeleton)
         try:
             return _run(skeleton, numbers, args)
         finally:
             _traced_now.reset(token)
+
+
+_MOST = 256  # kinds of arguments that one function is known for
+
+
+def _types_of(args: tuple) -> tuple:
+    leaves, treedef = jax.tree.flatten(args)
+    return treedef, *(getattr(x, "aval", None) or jax.typeof(x) for x in leaves)
 
 
 class _OtherTypes(Exception):

@@ -110,25 +110,28 @@ def _calls_of(leaf: Callable, adds: bool) -> Callable:
 
 
 @dataclasses.dataclass(frozen=True)
-class Eager:
-    """Calls with values, compiled: one program for each set of devices."""
+class _Together:
+    """Calls as one function, equal for the same kernel."""
 
     calls: Callable
 
     def __call__(self, given: list, own: list, shared: list) -> list:
-        at = [places_of(x) for x in given]
-        if len(set(at)) == 1 and not are_apart((given[:1], own, shared)):
-            return call_compiled(self._together, given, own, shared)
-        results: dict = {}
-        for place in dict.fromkeys(at):
-            some = [i for i, other in enumerate(at) if other == place]
-            numbers = moved([own[i] for i in some], place), moved(shared, place)
-            out = call_compiled(self._together, [given[i] for i in some], *numbers)
-            results.update(zip(some, out))
-        return [results[i] for i in range(len(given))]
-
-    def _together(self, given: list, own: list, shared: list) -> list:
         return list(self.calls(given, own, shared))
+
+
+def eager(calls: Callable, given: list, own: list, shared: list) -> list:
+    """Calls with values, compiled: one program for each set of devices."""
+    together = _Together(calls)
+    at = [places_of(x) for x in given]
+    if len(set(at)) == 1 and not are_apart((given[:1], own, shared)):
+        return call_compiled(together, given, own, shared)
+    results: dict = {}
+    for place in dict.fromkeys(at):
+        some = [i for i, other in enumerate(at) if other == place]
+        numbers = moved([own[i] for i in some], place), moved(shared, place)
+        out = call_compiled(together, [given[i] for i in some], *numbers)
+        results.update(zip(some, out))
+    return [results[i] for i in range(len(given))]
 
 
 def sealed(numbers: Any) -> Any:

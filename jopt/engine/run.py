@@ -17,7 +17,7 @@ from ..base import OptState, Params, Updates
 from ..compat import Tracer, shard_alike
 from ..numerics import compute_dtype
 from .checks import check_whole
-from .kernel import OWN, SHARED, Eager, kernel_of, roles_of, sealed, taken
+from .kernel import OWN, SHARED, eager, kernel_of, roles_of, sealed, taken
 from .leaves import Leaves, hide, is_own_object, resolve, types_of, unhide
 from .stages import NEW, LeafStage, Plan, WholeStage
 from .states import StateParts, is_absent, read, write
@@ -217,7 +217,8 @@ def _leafwise(
         for row, some in zip(rows, alike):
             own += [taken(row, roles, OWN)] * len(some)
         shared = taken(rows[0], roles, SHARED)
-        results = (kernel if traced else Eager(kernel))(given, own, shared)
+        run = kernel if traced else functools.partial(eager, kernel)
+        results = run(given, own, shared)
         for (i, ks), (u, new, total) in zip(group, results):
             leaves.g[i] = u
             if total is not None:

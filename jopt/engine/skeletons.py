@@ -54,7 +54,7 @@ class _Family:
     def __init__(self, jaxpr: Jaxpr, reading: "_Reading", out_tree: Any):
         self.first = [*reading.numbers]
         self.made = jaxpr, reading.literals, out_tree
-        self.skeletons = [Skeleton(*self.made, frozenset())]
+        self.skeletons = [Skeleton(self, frozenset())]
 
     def skeleton_of(self, numbers: list) -> "Skeleton":
         """One that has these numbers, or takes them."""
@@ -64,30 +64,35 @@ class _Family:
             return self.skeletons[0]
         if not varied <= self.skeletons[-1].varied:
             varied |= self.skeletons[-1].varied
-            self.skeletons.append(Skeleton(*self.made, varied))
+            self.skeletons.append(Skeleton(self, varied))
         return self.skeletons[-1]
 
 
 class Skeleton:
     """A function of the numbers that vary and of the leaves of its arguments."""
 
-    __slots__ = ("__weakref__", "jaxpr", "literals", "out_tree", "varied")
+    __slots__ = ("__weakref__", "family", "varied")
 
-    def __init__(self, jaxpr: Jaxpr, literals: dict, out_tree: Any, varied: frozenset):
-        self.jaxpr, self.literals, self.out_tree = jaxpr, literals, out_tree
-        self.varied = varied
+    def __init__(self, family: _Family, varied: frozenset):
+        self.family, self.varied = family, varied
+
+    def renewed(self) -> "Skeleton":
+        """The same as another, for `jit` to compile anew, in the place of this one."""
+        new = Skeleton(self.family, self.varied)
+        same = self.family.skeletons
+        same[same.index(self)] = new
+        return new
 
     def __call__(self, numbers: Sequence[jax.Array], leaves: Sequence) -> Any:
+        jaxpr, literals, out_tree = self.family.made
         n = len(self.varied)
         given, consts = dict(zip(sorted(self.varied), numbers)), numbers[n:]
         known = {
             literal: with_weak_type(given[i]) if is_weak else given[i]
-            for literal, (i, is_weak) in self.literals.items()
+            for literal, (i, is_weak) in literals.items()
             if i in given
         }
-        return self.out_tree.unflatten(
-            _Evaluation().run(self.jaxpr, known, [*consts, *leaves])
-        )
+        return out_tree.unflatten(_Evaluation().run(jaxpr, known, [*consts, *leaves]))
 
 
 class OtherArguments(TypeError):
