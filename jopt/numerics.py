@@ -65,15 +65,14 @@ def ema(x: jax.Array, mean: jax.Array, decay: ArrayLike) -> jax.Array:
     Written as a step of size `1 - decay` towards `x`: for a decay near one that
     difference is exact in float32 where the decay itself is not (0.999 is off by
     1.3e-8, which moves the mean by 1.3e-5). Below one half it is a step of size `decay`
-    from `x`: one from a mean that is much larger than `x` would cancel.
+    from `x`: one from a mean that is much larger than `x` would cancel. Of an array
+    that holds the decay the difference is exact from one half on, and rounded below.
     """
     if isinstance(decay, (int, float)):
         if decay < 0.5:
             return x + decay * (mean - x)
         return mean + (1 - decay) * (x - mean)
-    near = jnp.less(decay, 0.5)
-    start, end = jnp.where(near, x, mean), jnp.where(near, mean, x)
-    return start + jnp.where(near, decay, 1 - decay) * (end - start)
+    return mean * decay + x * (1 - decay)
 
 
 def one_minus_power(decay: ArrayLike, t: ArrayLike) -> jax.Array:

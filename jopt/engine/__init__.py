@@ -30,9 +30,10 @@ from ..tree.selection import is_function
 from . import run
 from .batches import batch_leaves
 from .checks import Unchecked, checking
-from .compiled import as_it_is_now, call_compiled
+from .compiled import are_values, as_it_is_now, call_compiled
 from .placement import at_home
 from .purity import is_pure, is_pure_call
+from .questions import questions_of
 from .skeletons import OtherArguments
 from .stages import LeafStage, Plan, names_taken, one_stage, plan_of
 
@@ -116,7 +117,7 @@ class Update(settings.Recorded):
         if strict:
             self._check_names(extra_args)
         if not self.is_pure:
-            return self.step(updates, state, params, extra_args)
+            return self._asking(updates, state, params, extra_args)
         if any(map(is_function, extra_args.values())):
             now = _as_they_are_now(params, extra_args)
             if now is not None:
@@ -132,6 +133,15 @@ class Update(settings.Recorded):
         if self.outlives_trace:
             return call_compiled(self.step, updates, state, params, extra_args)
         return self.step(updates, state, params, extra_args)
+
+    def _asking(self, updates, state, params, extra_args):
+        """A step that calls functions of the user's."""
+        args = updates, state, params, extra_args
+        asks = self.call is not None and self.outlives_trace and not self.arrays
+        questions = questions_of(self.call) if asks else None
+        if questions is None or not are_values(args):
+            return self.step(*args)
+        return questions.step(self.step, *args)
 
     @property
     def is_pure(self) -> bool:

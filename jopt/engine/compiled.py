@@ -36,9 +36,7 @@ def call_compiled(function: Callable, *args: Any) -> Any:
     """`function(*args)`, compiled if these are values and it can be."""
     leaves = jax.tree.leaves(args)
     kinds = set(map(type, leaves))
-    if any(issubclass(kind, Tracer) for kind in kinds) or getattr(
-        jax.config, "jax_disable_jit", False
-    ):
+    if any(issubclass(kind, Tracer) for kind in kinds) or _is_jit_disabled():
         return function(*args)
     program = _program(function, batching.get())
     if not program.works:
@@ -120,7 +118,7 @@ class _Program:
         if len(self.known) == 1:  # nearly always: it will say if they are others
             (known,) = self.known.values()
         else:
-            types = _types_of(args)
+            types = types_of(args)
             known = self.known.get(types)
         if known is not None:
             try:
@@ -133,7 +131,7 @@ class _Program:
         if not any(isinstance(x, Tracer) for x in numbers):  # of a trace that will end
             if len(self.known) >= _MOST:
                 self.known.clear()
-            self.known[types or _types_of(args)] = skeleton, numbers
+            self.known[types or types_of(args)] = skeleton, numbers
         token = _traced_now.set(skeleton)
         try:
             return _run(skeleton, numbers, args)
@@ -144,7 +142,7 @@ class _Program:
 _MOST = 256  # kinds of arguments that one function is known for
 
 
-def _types_of(args: tuple) -> tuple:
+def types_of(args: tuple) -> tuple:
     leaves, treedef = jax.tree.flatten(args)
     return treedef, *(getattr(x, "aval", None) or jax.typeof(x) for x in leaves)
 
@@ -168,6 +166,20 @@ def _run(skeleton: Skeleton, numbers: list[jax.Array], args: tuple) -> Any:
 @functools.lru_cache(maxsize=1024)
 def _program(function: Callable, batched: bool | None) -> _Program:
     return _Program(function)
+
+
+def _is_jit_disabled() -> bool:
+    return getattr(jax.config, "jax_disable_jit", False)
+
+
+def are_values(args: tuple) -> bool:
+    """Whether all can be given to a compiled program now: outside of any trace."""
+    leaves = jax.tree.leaves(args)
+    kinds = set(map(type, leaves))
+    if any(issubclass(kind, Tracer) for kind in kinds) or _is_jit_disabled():
+        return False
+    known = all(map(_are_values, kinds)) or all(map(is_value, leaves))
+    return known and not are_apart(args)
 
 
 def is_value(x: Any) -> bool:

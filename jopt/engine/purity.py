@@ -19,11 +19,11 @@ __all__ = []
 
 def is_pure(x: Any) -> bool:
     """Whether a setting holds no function but jopt's, JAX's and jitted ones."""
-    return all(map(_is_pure_leaf, jax.tree.leaves(x, is_leaf=_is_transformation)))
+    return all(map(_is_pure_leaf, jax.tree.leaves(x, is_leaf=is_transformation)))
 
 
 def _is_pure_leaf(x: Any) -> bool:
-    if _is_transformation(x):
+    if is_transformation(x):
         return getattr(x.update, "is_pure", False)
     if isinstance(x, settings.Recorded):
         return x.call is not None and is_pure_call(x.call)
@@ -40,7 +40,7 @@ def is_pure_call(call: settings.Call) -> bool:
     return is_pure(call.arguments) and (not made or is_pure(call.factory))
 
 
-def _is_transformation(x: Any) -> bool:
+def is_transformation(x: Any) -> bool:
     return hasattr(x, "init") and callable(getattr(x, "update", None))
 
 
