@@ -1,6 +1,7 @@
 """Functions of the user's are asked at every eager step, and the rest is compiled."""
 
 import contextlib
+import dataclasses
 import functools
 
 import chex
@@ -115,7 +116,7 @@ def test_asked_once_a_step_and_equal_to_plain_python(name, monkeypatch):
     times = len(asked.given)
     with monkeypatch.context() as patch:
         patch.setattr("jopt.engine.questions_of", lambda call: None)
-        want = steps(tx, asked)
+        want = steps(make(asked), asked)
     assert times == len(asked.given) >= 4
     chex.assert_trees_all_close(got, want, rtol=2e-6, atol=1e-7)
 
@@ -234,3 +235,30 @@ def test_a_step_is_quick_again_after_the_caches_were_cleared():
     assert new is not old
     tx.update(GRADS, state, PARAMS)
     assert {new} == {skeleton for skeleton, _ in before.values()}
+
+
+@dataclasses.dataclass
+class Rate:
+    """A schedule with a list of its own, equal to another of the same rate."""
+
+    rate: float
+    counts: list = dataclasses.field(default_factory=list, compare=False)
+
+    def __call__(self, count):
+        self.counts.append(int(count))
+        return self.rate
+
+
+@pytest.mark.parametrize("factory", [jopt.sgd, jopt.scale_by_schedule])
+@pytest.mark.parametrize("where", ["between programs", "in plain Python"])
+def test_functions_that_are_equal_are_asked_each_for_itself(
+    factory, where, monkeypatch
+):
+    if where == "in plain Python":
+        monkeypatch.setattr("jopt.engine.questions_of", lambda call: None)
+    rates = Rate(0.5), Rate(0.5)
+    assert rates[0] == rates[1]
+    for rate in rates:
+        tx = factory(rate)
+        tx.update(GRADS, tx.init(PARAMS), PARAMS)
+    assert [rate.counts for rate in rates] == [[0], [0]]

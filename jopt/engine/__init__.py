@@ -93,13 +93,17 @@ class Remade(settings.Recorded):
 class Update(settings.Recorded):
     """`tx.update` of a plan: compiled and cached outside of JAX's transformations."""
 
-    __slots__ = ("_is_pure", "arrays", "outlives_trace", "plan", "remade", "step")
+    __slots__ = (
+        *("_is_pure", "_questions", "arrays"),
+        *("outlives_trace", "plan", "remade", "step"),
+    )
 
     def __init__(self, plan: Plan, call: settings.Call | None = None):
         self.plan, self.call = plan, call
         self.step = Step(plan, call)
         self.outlives_trace = call is None or not settings.has_tracers(call.arguments)
         self.arrays, self._is_pure = [], None
+        self._questions: Any = None
         if call is not None and self.outlives_trace:
             self.arrays, shape = call.without_arrays()
             self.remade = Remade(shape)
@@ -137,11 +141,14 @@ class Update(settings.Recorded):
     def _asking(self, updates, state, params, extra_args):
         """A step that calls functions of the user's."""
         args = updates, state, params, extra_args
-        asks = self.call is not None and self.outlives_trace and not self.arrays
-        questions = questions_of(self.call) if asks else None
-        if questions is None or not are_values(args):
+        if not are_values(args):
             return self.step(*args)
-        return questions.step(self.step, *args)
+        if self._questions is None:
+            asks = self.call is not None and self.outlives_trace and not self.arrays
+            self._questions = (asks and questions_of(self.call)) or False
+        if not self._questions:
+            return self.step(*args)
+        return self._questions.step(self.step, *args)
 
     @property
     def is_pure(self) -> bool:
@@ -206,6 +213,8 @@ def _interned(plan: Plan, call: settings.Call | None) -> Plan:
         return plan
     if any(isinstance(x, jax.Array) for x in jax.tree.leaves(call.arguments)):
         return plan  # they are not to be kept, nor compared
+    if not is_pure_call(call):
+        return plan  # equal functions of the user's may have variables of their own
     known = _stages_of(call)
     known[:] = known or [stage]
     return plan._replace(stages=(*known,))

@@ -32,7 +32,7 @@ class Questions:
     """A step of what a call makes, asking; in plain Python where it can't be traced."""
 
     def __init__(self, call: settings.Call):
-        self.call = _asking(call)
+        self.call = _asking(call, [])
         self.first: dict[Any, _Place | None] = {}
 
     def step(self, plain: Callable, *args: Any) -> Any:
@@ -65,13 +65,23 @@ class Questions:
         return self.call.again().update.step(*args)
 
 
-@functools.lru_cache(maxsize=1024)
 def questions_of(call: settings.Call) -> Questions | None:
-    """How an equal call's step asks; `None` if there is more than functions to ask."""
+    """How a call's step asks; `None` if there is more than functions to ask.
+
+    The same for an equal call of the very functions: equal ones may have variables of
+    their own.
+    """
+    functions: list[_Asking] = []
     try:
-        return Questions(call)
+        _asking(call, functions)
     except _NotAsked:
         return None
+    return _questions_of(call, tuple(functions))
+
+
+@functools.lru_cache(maxsize=1024)
+def _questions_of(call: settings.Call, functions: tuple) -> Questions:
+    return Questions(call)
 
 
 class _Place:
@@ -251,8 +261,8 @@ class _NotAsked(Exception):
     """There is something of the user's that is no function, or nowhere to ask it."""
 
 
-def _asking(call: settings.Call) -> settings.Call:
-    """The call with what asks in the place of every function of the user's."""
+def _asking(call: settings.Call, functions: list) -> settings.Call:
+    """The call with what asks in the place of functions of the user's, and these."""
     if isinstance(call.factory, settings.Recorded) and not is_pure(call.factory):
         raise _NotAsked
 
@@ -262,14 +272,15 @@ def _asking(call: settings.Call) -> settings.Call:
         if is_transformation(x):
             if getattr(x.update, "call", None) is None:
                 raise _NotAsked
-            return _asking(x.update.call).again()
+            return _asking(x.update.call, functions).again()
         if isinstance(x, settings.Recorded):
             if x.call is None:
                 raise _NotAsked
-            return _asking(x.call).again()
+            return _asking(x.call, functions).again()
         if hasattr(x, "init") or hasattr(x, "update"):  # a schedule with a state
             raise _NotAsked
-        return _Asking(x)
+        functions.append(_Asking(x))
+        return functions[-1]
 
     leaves, treedef = jax.tree.flatten(call.arguments, is_leaf=is_transformation)
     return settings.Call(call.factory, treedef.unflatten(list(map(one, leaves))))
