@@ -262,3 +262,16 @@ def test_functions_that_are_equal_are_asked_each_for_itself(
         tx = factory(rate)
         tx.update(GRADS, tx.init(PARAMS), PARAMS)
     assert [rate.counts for rate in rates] == [[0], [0]]
+
+
+def test_a_function_of_a_path_and_a_leaf_is_asked_leaf_by_leaf():
+    """One with more leaves than there are questions in a step runs in Python."""
+    params = {f"layer{i}": PARAMS for i in range(8)}
+    ends = ["b"]
+    tx = jopt.masked(jopt.scale(2.0), lambda path, leaf: path.endswith(ends[0]))
+    state = tx.init(params)
+    for ends[0] in ("b", "w"):
+        updates, _ = tx.update(params, state, params)
+        for layer in updates.values():
+            changed = {k for k, u in layer.items() if (u == 2 * PARAMS[k]).all()}
+            assert changed == {ends[0]}

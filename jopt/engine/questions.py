@@ -26,6 +26,7 @@ from .purity import is_pure, is_transformation
 __all__ = []
 
 _MOST = 16  # different answers that are compiled for, to one question
+_DEPTH = 8  # questions of one step; a function of (path, leaf) has one for each leaf
 
 
 class Questions:
@@ -45,7 +46,7 @@ class Questions:
         place, answers, numbers = self.first[types], [], []
         if place is None:
             return plain(*args)
-        while place is not None:
+        while place is not None and len(answers) <= _DEPTH:
             try:
                 place.learn(numbers, args)
                 if place.question is None:
@@ -132,7 +133,9 @@ class _Asking:
 
     def __init__(self, function: Callable):
         self.function = function
-        functools.update_wrapper(self, function, updated=())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "function"), name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         answers = _answers.get()
