@@ -144,8 +144,10 @@ class Update(settings.Recorded):
         if not are_values(args):
             return self.step(*args)
         if self._questions is None:
-            asks = self.call is not None and self.outlives_trace and not self.arrays
-            self._questions = (asks and questions_of(self.call)) or False
+            known = None
+            if self.call is not None and self.outlives_trace and not self.arrays:
+                known = questions_of(self.call)
+            self._questions = known or False
         if not self._questions:
             return self.step(*args)
         return self._questions.step(self.step, *args)
