@@ -52,6 +52,12 @@ CASES = {
         lambda f: jopt.partition({"a": jopt.adam(0.1), "b": jopt.adam(0.3)}, f),
         lambda now, params: {"w": "a", "b": "b"},
     ),
+    "a mask beside patterns in their order": (
+        lambda f: jopt.partition(
+            {"a": jopt.adamw(0.1, mask=f), "b": jopt.sgd(0.3)}, {"w": "b", "**": "a"}
+        ),
+        lambda now, params: jax.tree.map(lambda x: now % 2 == 0, params),
+    ),
     "injected": (
         lambda f: jopt.inject_hyperparams(jopt.adam)(f),
         lambda now, count: 0.1 * (now + 1),

@@ -285,5 +285,14 @@ def _asking(call: settings.Call, functions: list) -> settings.Call:
         functions.append(_Asking(x))
         return functions[-1]
 
-    leaves, treedef = jax.tree.flatten(call.arguments, is_leaf=is_transformation)
-    return settings.Call(call.factory, treedef.unflatten(list(map(one, leaves))))
+    return settings.Call(call.factory, _in_order(one, call.arguments))
+
+
+def _in_order(one: Callable, x: Any) -> Any:
+    """A function of every leaf; a dict keeps its order, which patterns depend on."""
+    if type(x) is dict:
+        return {key: _in_order(one, value) for key, value in x.items()}
+    if is_transformation(x) or jax.tree_util.all_leaves([x]):
+        return one(x)
+    children, node = jax.tree.flatten(x, is_leaf=lambda child: child is not x)
+    return node.unflatten([_in_order(one, child) for child in children])
