@@ -124,20 +124,6 @@ EAGER = {
 }
 
 
-@pytest.fixture
-def compilations():
-    """A list that grows by one for each program that XLA compiles."""
-    seen = []
-
-    def listen(event, duration, **kwargs):
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 @pytest.mark.parametrize("name", EAGER)
 @pytest.mark.parametrize("functions", [False, True], ids=["arrays", "and a function"])
 def test_eager_steps_compile_nothing_after_the_first_two(name, functions, compilations):

@@ -84,21 +84,6 @@ def steps(tx, asked, n=4):
     return out
 
 
-@pytest.fixture
-def programs():
-    """A list that grows by one for each program that is handed to XLA."""
-    seen = []
-
-    def listen(event, duration, **kwargs):
-        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    if hasattr(jax.monitoring, "unregister_event_duration_listener"):
-        jax.monitoring.unregister_event_duration_listener(listen)
-
-
 @contextlib.contextmanager
 def counted_steps(monkeypatch):
     """A list that grows by one for each step that is traced, or runs in Python."""

@@ -160,21 +160,6 @@ def test_a_scan_along_explicit_axes_equals_one_device(row, size):
 # ----------------------------------------------------------------------- automatic axes
 
 
-@pytest.fixture
-def programs():
-    """A list that grows by one for each program that is handed to XLA."""
-    seen = []
-
-    def listen(event, duration, **kwargs):
-        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    if hasattr(jax.monitoring, "unregister_event_duration_listener"):
-        jax.monitoring.unregister_event_duration_listener(listen)
-
-
 def assert_placed_alike(tree, like):
     for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True):
         assert x.sharding.device_set == y.sharding.device_set

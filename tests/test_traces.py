@@ -13,20 +13,6 @@ G = jax.tree.map(lambda x: 0.1 * x + 0.01, P)
 ADAM = jopt.adam(0.1)
 
 
-@pytest.fixture
-def compilations():
-    """A list that grows by one for each program that XLA compiles."""
-    seen = []
-
-    def listen(event, duration_secs, **kwargs):
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 # ---------------------------------------------------------------- numbers of factories
 
 NUMBERED = {
