@@ -10,14 +10,14 @@ import jax.numpy as jnp
 
 from ..compat import set_xla_metadata
 from ..numerics import cast, compute_dtype
+from ..plan import Rule
 from ..sharding import split_as
 from ..tree.devices import are_apart, moved, places_of
 from ..words import spell
 from .batches import batching, is_worth_a_batch, reduces, stack, unstack
 from .calls import WIDTH, chunks
-from .compiled import call_compiled
+from .eager import call_compiled
 from .leaves import is_complex, is_inexact
-from .stages import LeafStage, Plan
 from .sums import added
 from .types import keeps_values, lost
 
@@ -25,31 +25,31 @@ __all__ = []
 
 
 def kernel_of(
-    plan: Plan, stages: tuple, hints: tuple, form: Any, roles: tuple, adds: bool
+    kernels: dict, rules: tuple, hints: tuple, form: Any, roles: tuple, adds: bool
 ):
-    """The rules of the stages in a row as one function, made once a plan.
+    """The rules in a row as one function of a leaf, made once and kept in `kernels`.
 
-    `form` is the structure of the numbers of all stages, and `roles` says of each
-    number what `roles_of` found. Calls of it give the update, the slots and, if it
-    `adds` and the call is not written out, the new parameter.
+    `form` is the structure of the numbers of all rules, and `roles` says of each what
+    it is to the kernel. Calls of it give the update, the slots and, if it `adds` and
+    the call is not written out, the new parameter.
     """
-    key = (*(stage.rule for stage in stages), hints, form, roles, adds)
-    if key not in plan.kernels:
+    key = (*(rule.kernel for rule in rules), hints, form, roles, adds)
+    if key not in kernels:
 
         def leaf(g, slots, p, own, shared):
             dtype = compute_dtype(g.dtype, *(() if p is None else (p.dtype,)))
-            u, p = cast(g, dtype), None if p is None else _compute(p, dtype)
+            u, p = _in(dtype, g), None if p is None else _in(dtype, p)
             new = []
-            numbers = form.unflatten(_join(roles, own, shared))
-            for stage, hint, slot, (whole, each) in zip(stages, hints, slots, numbers):
-                with jax.named_scope(stage.name):
-                    u, out = _rule(stage, hint, u, slot, p, whole, each, dtype)
+            numbers = form.unflatten(Numbers.join(roles, own, shared))
+            for rule, hint, slot, (whole, more) in zip(rules, hints, slots, numbers):
+                with jax.named_scope(rule.name):
+                    u, out = _apply(rule, hint, u, slot, p, whole, more, dtype)
                 new.append(out)
-            return split_as(cast(u, g.dtype), g), tuple(new)
+            return _as(g, u), tuple(new)
 
-        leaf.__name__ = stages[0].name if len(stages) == 1 else "leaf"
-        plan.kernels[key] = _calls_of(leaf, adds)
-    return plan.kernels[key]
+        leaf.__name__ = rules[0].name if len(rules) == 1 else "leaf"
+        kernels[key] = _calls_of(leaf, adds)
+    return kernels[key]
 
 
 def _calls_of(leaf: Callable, adds: bool) -> Callable:
@@ -134,19 +134,21 @@ def eager(calls: Callable, given: list, own: list, shared: list) -> list:
     return [results[i] for i in range(len(given))]
 
 
-def sealed(numbers: Any) -> Any:
-    """The numbers, computed once: XLA would compute them again in every kernel.
+def computed_once(numbers: Any) -> Any:
+    """The numbers, out of the kernels: XLA would compute them again in every one.
 
     A schedule of forty scalar operations is forty more instructions in each of them.
     Python numbers stay what they are.
     """
     leaves, treedef = jax.tree.flatten(numbers)
-    arrays = [x for x in leaves if not _is_python(x)]
+    arrays = [x for x in leaves if not isinstance(x, int | float)]
     if not arrays:
         return numbers
     with set_xla_metadata(inlineable="false"):
         left = iter(_numbers(arrays))
-    return treedef.unflatten([x if _is_python(x) else next(left) for x in leaves])
+    return treedef.unflatten(
+        [x if isinstance(x, int | float) else next(left) for x in leaves]
+    )
 
 
 @jax.jit
@@ -154,82 +156,89 @@ def _numbers(numbers: Any) -> Any:
     return numbers
 
 
-def _is_python(x: Any) -> bool:
-    return isinstance(x, (int, float))
+class Numbers:
+    """The numbers of a step, for the leaves of one kernel: a row for some of them.
 
-
-OWN, SHARED = "own", "shared"
-
-
-def roles_of(rows: Sequence[list]) -> tuple:
-    """What each number is to a kernel: a constant, shared by all leaves, or a leaf's.
-
-    Each row is the numbers of some leaves. A Python number that is the same in all is
-    a constant, `(type, value)`.
+    Each has a role: a constant of the kernel, `(type, value)`, if it is one number of
+    Python in all rows; one that all leaves share; or a leaf's own.
     """
-    return tuple(_role(*column) for column in zip(*rows))
+
+    OWN, SHARED = "own", "shared"
+
+    def __init__(self, rows: Sequence[list]):
+        first, *others = rows
+        self.roles = tuple(
+            self._role(x, [row[i] for row in others]) for i, x in enumerate(first)
+        )
+        self.shared = [x for x, r in zip(first, self.roles) if r == self.SHARED]
+
+    @classmethod
+    def _role(cls, first: Any, others: list) -> Any:
+        constant = type(first), first
+        if not isinstance(first, int | float):
+            return cls.SHARED if all(x is first for x in others) else cls.OWN
+        return constant if all((type(x), x) == constant for x in others) else cls.OWN
+
+    def own(self, row: list) -> list:
+        """Those of a row that are its leaves' own."""
+        return [x for x, r in zip(row, self.roles) if r == self.OWN]
+
+    @classmethod
+    def join(cls, roles: tuple, own: list, shared: list) -> list:
+        """A row, of what was taken apart and the constants between."""
+        left = {cls.OWN: iter(own), cls.SHARED: iter(shared)}
+        return [next(left[r]) if r in left else r[1] for r in roles]
 
 
-def _role(first: Any, *others: Any) -> Any:
-    if all(x is first for x in others):
-        return (type(first), first) if _is_python(first) else SHARED
-    same = _is_python(first) and all(type(x) is type(first) for x in others)
-    return (type(first), first) if same and {first, *others} == {first} else OWN
-
-
-def taken(numbers: list, roles: tuple, role: str) -> list:
-    """The numbers of one role."""
-    return [x for x, r in zip(numbers, roles) if r == role]
-
-
-def _join(roles: tuple, own: list, shared: list) -> list:
-    """What `taken` took apart, with the constants between."""
-    left = {OWN: iter(own), SHARED: iter(shared)}
-    return [next(left[r]) if r in left else r[1] for r in roles]
-
-
-def _rule(stage: LeafStage, hint, u, slot, p, whole, numbers, dtype):
-    """One stage on one leaf, in `dtype`; the slots come back in their own types."""
-    compute = functools.partial(_compute, dtype=dtype)
-    s = stage.state(**jax.tree.map(compute, slot), **whole)
+def _apply(rule: Rule, hint, u, slot, p, whole, numbers, dtype):
+    """One rule on one leaf, in `dtype`; the slots come back in their own types."""
+    compute = functools.partial(_in, dtype)
+    s = rule.state(**jax.tree.map(compute, slot), **whole)
     more = [] if numbers is None else [jax.tree.map(compute, numbers)]
-    more += [] if stage.hint is None else [hint]
+    more += [] if rule.hint is None else [hint]
     if is_complex(dtype):  # real factors of complex arrays are right, strict or not
         with jax.numpy_dtype_promotion("standard"):
-            new, s = stage.update(u, s, p, *more)
+            new, s = rule.update(u, s, p, *more)
     else:
-        new, s = stage.update(u, s, p, *more)
+        new, s = rule.update(u, s, p, *more)
     if jnp.shape(new) != u.shape:
         raise ValueError(
-            f"{stage.name}: the rule turned {spell(u)} into {spell(new)}; "
+            f"{rule.name}: the rule turned {spell(u)} into {spell(new)}; "
             "an update must have the shape of its gradient"
         )
     new = jnp.asarray(new)
     if not keeps_values(new, dtype):
         raise TypeError(
-            f"{stage.name}: the rule turned {spell(u)} into {spell(new)}; "
+            f"{rule.name}: the rule turned {spell(u)} into {spell(new)}; "
             f"{lost(new.dtype, dtype)} would be lost"
         )
-    out = {f: getattr(s, f) for f in stage.slots}
-    like = functools.partial(_like, stage.name)
-    return cast(new, dtype), jax.tree.map(like, out, slot)
+    out = {f: getattr(s, f) for f in rule.slots}
+    like = functools.partial(_as_slot, rule.name)
+    return cast(new, dtype), jax.tree.map(like, slot, out)
 
 
-def _compute(x: Any, dtype: Any) -> Any:
+def _in(dtype: Any, x: Any) -> Any:
     """A float in the dtype of the arithmetic, a real one in its real counterpart."""
-    if isinstance(x, (int, float)):
+    if isinstance(x, int | float):
         return x
     x = jnp.asarray(x)
-    if not is_inexact(x.dtype):
+    if x.dtype == dtype or not is_inexact(x.dtype):
         return x
     return cast(x, dtype if is_complex(x.dtype) else jnp.finfo(dtype).dtype)
 
 
-def _like(name: str, new: Any, old: jax.Array) -> jax.Array:
+def _as(old: jax.Array, new: jax.Array) -> jax.Array:
+    """The array in the dtype of another of its shape, and split as that is."""
+    if jax.typeof(new) == jax.typeof(old):
+        return new  # nearly always
+    return split_as(cast(new, old.dtype), old)
+
+
+def _as_slot(name: str, old: jax.Array, new: Any) -> jax.Array:
     new = jnp.asarray(new)
     same_shape = new.shape == old.shape
     if same_shape and keeps_values(new, old.dtype):
-        return split_as(cast(new, old.dtype), old)
+        return _as(old, new)
     words = f"{name}: the rule turned a slot {spell(old)} into {spell(new)}"
     if not same_shape:
         raise ValueError(words)

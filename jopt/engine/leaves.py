@@ -11,8 +11,8 @@ from ..base import MaskedNode, Params, Updates
 from ..boxes import flatten_with_path
 from ..tree import select
 from ..words import explain, keystr, of_a_pair, spell
-from .compiled import deleted, is_deleted, is_value
-from .stages import Mask
+from ..plan import Mask
+from .eager import deleted, is_deleted, is_value
 from .types import strong
 
 __all__ = []
@@ -20,7 +20,7 @@ __all__ = []
 _SKIPPED = (type(None), MaskedNode)
 
 
-class View(NamedTuple):
+class Visible(NamedTuple):
     """The part of a tree that a stage sees."""
 
     treedef: Any  # hidden leaves are MaskedNodes in it
@@ -30,8 +30,8 @@ class View(NamedTuple):
 class Leaves:
     """The leaves of `updates` and `params` in one order.
 
-    `live[i]` says whether leaf i takes part: it has a gradient and can have one.
-    Leaves of integers, booleans, keys or functions are foreign: left as they are.
+    `optimized[i]` says whether leaf i takes part: it has a gradient and can have one.
+    Leaves of integers, booleans, keys or functions are untouched.
     """
 
     g: list[Any]
@@ -50,17 +50,17 @@ class Leaves:
         self.has_params = params is not None
         self.reference = updates if params is None else params
         _check_root("updates" if params is None else "params", self.reference)
-        self.foreign = [_is_foreign(p, g) for p, g in zip(self.p, self.g)]
-        self.live = [
-            not foreign and not isinstance(g, _SKIPPED)
-            for foreign, g in zip(self.foreign, self.g)
+        self.untouched = [_is_untouched(p, g) for p, g in zip(self.p, self.g)]
+        self.optimized = [
+            not untouched and not isinstance(g, _SKIPPED)
+            for untouched, g in zip(self.untouched, self.g)
         ]
-        for i, live in enumerate(self.live):
-            if live:
+        for i, takes_part in enumerate(self.optimized):
+            if takes_part:
                 self._check(i)
-            elif self.foreign[i] and self.has_params:
-                self._check_foreign(i)
-        self._views: dict[tuple, View] = {}
+            elif self.untouched[i] and self.has_params:
+                self._check_untouched(i)
+        self._views: dict[tuple, Visible] = {}
         self._labels: dict[tuple, Any] = {}
 
     @classmethod
@@ -122,7 +122,7 @@ class Leaves:
                 f"cast the gradient to {p.dtype} if its imaginary part is zero"
             )
 
-    def _check_foreign(self, i: int) -> None:
+    def _check_untouched(self, i: int) -> None:
         g, p = self.g[i], self.p[i]
         if not (is_value(p) or callable(p) or hasattr(p, "dtype")) and is_value(g):
             as_array(p, self, i, "params")  # an object of the program's own
@@ -134,16 +134,16 @@ class Leaves:
 
     def pairs(self) -> list[tuple[jax.Array, jax.Array]]:
         """Parameter and update of each leaf that takes part."""
-        return [(p, g) for p, g, live in zip(self.p, self.g, self.live) if live]
+        return [(p, g) for p, g, takes_part in zip(self.p, self.g, self.optimized) if takes_part]
 
-    def view(self, masks: Sequence[Mask]) -> View:
+    def view(self, masks: Sequence[Mask]) -> Visible:
         """What a stage under these masks sees of the tree."""
         key = tuple(map(id, masks))
         if key not in self._views:
             self._views[key] = self._view(masks)
         return self._views[key]
 
-    def _view(self, masks: Sequence[Mask]) -> View:
+    def _view(self, masks: Sequence[Mask]) -> Visible:
         tree = self.treedef.unflatten(range(len(self.g)))
         reference = self.reference
         for n, mask in enumerate(masks):
@@ -154,14 +154,14 @@ class Leaves:
                     self._labels[key] = mask.tree(reference)
                 labels = self._labels[key]
             shown = resolve(mask, reference, labels)
-            tree = hide(shown, tree, mask.name, lambda i: not self.foreign[i])
+            tree = hide(shown, tree, mask.name, lambda i: not self.untouched[i])
             if n + 1 < len(masks):
                 reference = hide(shown, reference, mask.name)
-        if any(self.foreign):
-            foreign = self.foreign
-            tree = jax.tree.map(lambda i: MaskedNode() if foreign[i] else i, tree)
+        if any(self.untouched):
+            untouched = self.untouched
+            tree = jax.tree.map(lambda i: MaskedNode() if untouched[i] else i, tree)
         indices, treedef = jax.tree.flatten(tree)
-        return View(treedef, indices)
+        return Visible(treedef, indices)
 
     def tree(self, leaves: Sequence) -> Any:
         """A tree of these leaves in the structure of the gradients."""
@@ -270,10 +270,10 @@ def as_array(x: Any, leaves: Leaves, i: int, name: str) -> jax.Array:
 def types_of(function: Callable, tree: Any) -> Any:
     """`jax.eval_shape` of a function of a tree, whose other leaves stay as they are."""
     kinds = jax.Array, jax.ShapeDtypeStruct
-    return jax.eval_shape(*of_some(function, tree, lambda x: isinstance(x, kinds)))
+    return jax.eval_shape(*as_function_of(function, tree, lambda x: isinstance(x, kinds)))
 
 
-def of_some(
+def as_function_of(
     function: Callable, tree: Any, is_chosen: Callable[[Any], bool]
 ) -> tuple[Callable, list]:
     """The function as one of the chosen leaves, the others fixed; and these leaves."""
@@ -302,7 +302,7 @@ def _is_none(x: Any) -> bool:
     return x is None
 
 
-def _is_foreign(p: Any, g: Any) -> bool:
+def _is_untouched(p: Any, g: Any) -> bool:
     """Whether a leaf cannot be optimized, so that it is left alone."""
     if p is not None:
         return not is_optimizable(p)

@@ -126,7 +126,7 @@ def scale_by_galore(
         for i, matrix in enumerate(
             _matrices(weight_dimension_numbers, leaves, rank, side)
         ):
-            if leaves.live[i]:
+            if leaves.optimized[i]:
                 p: Any = leaves.p[i]
                 dtype = compute_dtype(p.dtype)
                 if matrix is None:
@@ -143,7 +143,7 @@ def scale_by_galore(
         leaves = Leaves(updates, params)
         bases, form = _bases(state.projector, leaves)
         every = _matrices(weight_dimension_numbers, leaves, rank, side)
-        matrices = {i: m for i, m in enumerate(every) if m and leaves.live[i]}
+        matrices = {i: m for i, m in enumerate(every) if m and leaves.optimized[i]}
         for i, matrix in matrices.items():
             if bases[i].shape != matrix.basis:
                 raise ValueError(
@@ -163,7 +163,7 @@ def scale_by_galore(
             lambda: {i: m.leading(gs[i]) for i, m in matrices.items()},
             lambda: {i: gathered(bases[i]) for i in matrices},
         )
-        small = [g if live else None for g, live in zip(leaves.g, leaves.live)]
+        small = [g if live else None for g, live in zip(leaves.g, leaves.optimized)]
         for i, matrix in matrices.items():
             bases[i] = split_as(found[i], bases[i])
             low = matrix.project(gs[i], found[i])
@@ -172,7 +172,7 @@ def scale_by_galore(
             leaves.tree(small), state.base_optimizer_state, None, **extra_args
         )
         for i, x in enumerate(leaves.treedef.flatten_up_to(u)):
-            if leaves.live[i]:
+            if leaves.optimized[i]:
                 g = leaves.g[i]
                 if i in matrices:
                     low = scale * cast(gathered(x), found[i].dtype)
@@ -197,8 +197,8 @@ def _bases(projector: Any, leaves: Leaves) -> tuple[list, Any]:
         )
         raise ValueError(f"scale_by_galore: {words}") from None
     for i, basis in enumerate(bases):
-        if leaves.live[i] and is_nothing(basis):
-            leaves.live[i], leaves.g[i] = False, None
+        if leaves.optimized[i] and is_nothing(basis):
+            leaves.optimized[i], leaves.g[i] = False, None
     return bases, form
 
 
@@ -270,7 +270,7 @@ def _matrices(spec: WeightDimNumOrFn, leaves: Leaves, rank: int, side: str) -> l
 
 
 def _arrays(leaves: Leaves) -> list:
-    return [x if live else None for x, live in zip(leaves.g, leaves.live)]
+    return [x if live else None for x, live in zip(leaves.g, leaves.optimized)]
 
 
 def _matrix(

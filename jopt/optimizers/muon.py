@@ -229,7 +229,7 @@ _LARGE = 2**20  # elements of a batch that to copy once more would not pay for
 def _in_batches(function: Callable, leaves: Leaves, numbers: list) -> None:
     """Applies a function of matrices to all leaves, those of one size together."""
     stacks = collections.defaultdict(list)
-    for i, live in enumerate(leaves.live):
+    for i, live in enumerate(leaves.optimized):
         if live:
             x = gathered(leaves.g[i])
             order, sizes = _matrix_axes(x, numbers[i], lambda i=i: leaves.path(i))

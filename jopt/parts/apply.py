@@ -53,7 +53,7 @@ def _apply_updates(params, updates):
         return known
     leaves = Leaves(updates, params)
     out: list = list(leaves.p)
-    for i, live in enumerate(leaves.live):
+    for i, live in enumerate(leaves.optimized):
         if live:
             out[i] = sum_of(leaves.p[i], leaves.g[i])
     return leaves.tree(out)

@@ -77,7 +77,7 @@ def differentially_private_aggregate(
         leaves = Leaves(updates, None)
         if params is not None:
             _check_shapes(leaves, updates, params)
-        live = [i for i, is_live in enumerate(leaves.live) if is_live]
+        live = [i for i, is_live in enumerate(leaves.optimized) if is_live]
         gs = [leaves.g[i] for i in live]
         wide = [cast(g, compute_dtype(g.dtype)) for g in gs]
         sums, _ = per_example_global_norm_clip(wide, l2_norm_clip)
@@ -98,7 +98,7 @@ def _check_shapes(leaves: Leaves, updates: Updates, params: Params) -> None:
     except (ValueError, TypeError):
         words = explain("updates", updates, "params", params)
         raise ValueError(f"differentially_private_aggregate: {words}") from None
-    for i, live in enumerate(leaves.live):
+    for i, live in enumerate(leaves.optimized):
         if live and leaves.g[i].shape[1:] != jnp.shape(ps[i]):
             raise ValueError(
                 f"differentially_private_aggregate: updates at {leaves.path(i)} is "

@@ -106,7 +106,7 @@ def add_noise(
         deviation = jnp.sqrt(
             jnp.asarray(eta, t.dtype) / t ** jnp.asarray(gamma, t.dtype)
         )
-        live = [i for i, is_live in enumerate(leaves.live) if is_live]
+        live = [i for i, is_live in enumerate(leaves.optimized) if is_live]
         keys = jax.random.split(now, len(live)) if live else ()
         for i, k in zip(live, keys):
             g = leaves.g[i]

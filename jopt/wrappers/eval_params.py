@@ -78,7 +78,7 @@ def eval_params(state: OptState, params: Params) -> Params:
         name = type(part).__name__
         slots = slots_of(getattr(part, _SLOTS[type(part)._fields]), params)
         for i, slot in enumerate(slots):
-            if slot is None or not leaves.live[i]:
+            if slot is None or not leaves.optimized[i]:
                 continue
             if i in owners:
                 raise ValueError(
@@ -115,7 +115,7 @@ def _before_ascent(state: Any, params: Params) -> Params:
     """The parameters that the ascent began at, which wait in the state meanwhile."""
     leaves = Leaves(params, params)
     for i, start in enumerate(slots_of(state.cache, params)):
-        if start is not None and leaves.live[i]:
+        if start is not None and leaves.optimized[i]:
             p: Any = leaves.p[i]
             begun = jnp.asarray(state.steps_since_sync) > 0
             start = in_types_of(p, start, "eval_params: the SAMState")

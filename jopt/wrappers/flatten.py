@@ -55,7 +55,7 @@ def flatten(inner: GradientTransformation) -> GradientTransformationExtraArgs:
         check_together("flatten", params=params)
         leaves = Leaves(params, params)
         given = jax.tree.leaves(params)
-        every = [i for i, foreign in enumerate(leaves.foreign) if not foreign]
+        every = [i for i, foreign in enumerate(leaves.untouched) if not foreign]
         arrays = [i for i in every if hasattr(given[i], "shape")]
         return inner.init(_join([leaves.p[i] for i in arrays or every]))
 
@@ -65,12 +65,12 @@ def flatten(inner: GradientTransformation) -> GradientTransformationExtraArgs:
         kept = _in_vector(leaves, params, inner, state)
         # A parameter without a gradient keeps its place in the vector.
         gs = [
-            leaves.g[i] if leaves.live[i] else jnp.zeros_like(leaves.p[i]) for i in kept
+            leaves.g[i] if leaves.optimized[i] else jnp.zeros_like(leaves.p[i]) for i in kept
         ]
         p = None if params is None else _join([leaves.p[i] for i in kept])
         flat, state = inner.update(_join(gs), state, p, **extra_args)
         for i, g, piece in zip(kept, gs, jax.lax.split(flat, [g.size for g in gs])):
-            if leaves.live[i]:
+            if leaves.optimized[i]:
                 piece = piece.reshape(g.shape)
                 piece = piece if is_complex(g.dtype) else piece.real
                 leaves.g[i] = _scatter(cast(piece, g.dtype), g)
@@ -87,11 +87,11 @@ def _in_vector(
     Those with a gradient, if it keeps nothing of the others; or all but the numbers
     without one, or all.
     """
-    live = [i for i, is_live in enumerate(leaves.live) if is_live]
+    live = [i for i, is_live in enumerate(leaves.optimized) if is_live]
     if not leaves.has_params:
         return live
     given = jax.tree.leaves(params)
-    every = [i for i, foreign in enumerate(leaves.foreign) if not foreign]
+    every = [i for i, foreign in enumerate(leaves.untouched) if not foreign]
     numbers = {i for i in every if _was_number(given[i])}
     if live == every and not numbers:
         return every

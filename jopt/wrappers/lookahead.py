@@ -189,7 +189,7 @@ def _slow(rate) -> GradientTransformationExtraArgs:
 
 def _meet_both(updates, params: LookaheadParams, slow_step_size) -> LookaheadParams:
     fast, slow = Leaves(updates, params.fast), Leaves(updates, params.slow)
-    for i, live in enumerate(fast.live):
+    for i, live in enumerate(fast.optimized):
         if not live:
             continue
         u = fast.g[i]

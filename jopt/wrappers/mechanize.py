@@ -110,7 +110,7 @@ def mechanize(
             )
         updates = of_slots(updates, state.x0)
         leaves = Leaves(updates, params)
-        gs = [g for g, live in zip(leaves.g, leaves.live) if live]
+        gs = [g for g, live in zip(leaves.g, leaves.optimized) if live]
         old = state.base_optimizer_state
         u, new = base.update(updates, old, params, **extra_args)
         u = as_updates(u, updates)

@@ -271,9 +271,9 @@ def _accumulate(
         words = explain("the state's 'acc_grads'", state.acc_grads, "updates", updates)
         raise leaves.misfit or ValueError(f"multi_steps: {words}") from None
     for i, acc in enumerate(accs):
-        if leaves.live[i] and acc is None:
-            leaves.live[i], leaves.g[i] = False, None  # it was left out at `init`
-    live = [i for i, live in enumerate(leaves.live) if live]
+        if leaves.optimized[i] and acc is None:
+            leaves.optimized[i], leaves.g[i] = False, None  # it was left out at `init`
+    live = [i for i, live in enumerate(leaves.optimized) if live]
     for i in live:
         if leaves.g[i].shape != getattr(accs[i], "shape", None):
             raise leaves.misfit or ValueError(

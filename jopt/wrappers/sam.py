@@ -188,7 +188,7 @@ def _origin() -> GradientTransformationExtraArgs:
 
 def _plus(params: Params, updates: Updates) -> Params:
     leaves = Leaves(updates, params)
-    for i, live in enumerate(leaves.live):
+    for i, live in enumerate(leaves.optimized):
         if live:
             p: Any = leaves.p[i]
             leaves.p[i] = cast(_wide(p, leaves.g[i]) + _wide(leaves.g[i], p), p.dtype)
@@ -198,7 +198,7 @@ def _plus(params: Params, updates: Updates) -> Params:
 def _from(params: Params, origin: Params, updates: Updates) -> Updates:
     """The updates that bring the parameters to where others bring the origin."""
     leaves, start = Leaves(updates, params), Leaves(updates, origin)
-    for i, live in enumerate(leaves.live):
+    for i, live in enumerate(leaves.optimized):
         if live:
             u, q, p = leaves.g[i], leaves.p[i], start.p[i]
             back = _wide(p, u) - _wide(q, u)

@@ -218,7 +218,7 @@ def schedule_free_eval_params(state: OptState, params: Params) -> Params:
         )
     leaves = Leaves(params, params)
     for i, z in enumerate(slots_of(found[0].z, params)):
-        if leaves.live[i] and z is not None:
+        if leaves.optimized[i] and z is not None:
             leaves.g[i] = average_of(leaves.p[i], z, found[0].b1)
     return leaves.tree(leaves.g)
 

@@ -61,7 +61,7 @@ class Line:
     def updates_at(self, eta: jax.Array) -> Updates:
         """`eta u`, in the dtypes of the updates."""
         steps = list(self.leaves.g)
-        for i, live in enumerate(self.leaves.live):
+        for i, live in enumerate(self.leaves.optimized):
             if live:
                 steps[i] = self._step(i, eta)
         return self.leaves.tree(steps)
@@ -106,7 +106,7 @@ class Line:
         moved = []
         for i in self.indices:
             p = jnp.asarray(leaves.p[i])
-            if leaves.live[i]:
+            if leaves.optimized[i]:
                 u = self._step(i, eta)
                 dtype = compute_dtype(p.dtype, u.dtype)
                 p = cast(cast(p, dtype) + cast(u, dtype), p.dtype)
@@ -139,7 +139,7 @@ class Line:
         return scalar(self.where, "value_fn", value).astype(self.dtype)
 
     def _slope(self, grads: list[jax.Array]) -> jax.Array:
-        live = [(i, g) for i, g in zip(self.indices, grads) if self.leaves.live[i]]
+        live = [(i, g) for i, g in zip(self.indices, grads) if self.leaves.optimized[i]]
         us = [jnp.conj(_wide(self.leaves.g[i])) for i, _ in live]
         slope = tree.vdot(us, [g for _, g in live])
         return jnp.asarray(slope).real.astype(self.dtype)

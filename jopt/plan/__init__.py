@@ -1,0 +1,27 @@
+"""What an optimizer is made of, as data: nodes, and the walks over them."""
+
+from .nodes import (
+    NEW as NEW,
+    Chain as Chain,
+    Made as Made,
+    Mask as Mask,
+    Masked as Masked,
+    MaskedState as MaskedState,
+    Rule as Rule,
+    Whole as Whole,
+    as_tuple as as_tuple,
+    chain_of as chain_of,
+    keywords_of as keywords_of,
+    node_of as node_of,
+    nothing as nothing,
+    whole as whole,
+)
+from .walk import (
+    Stage as Stage,
+    join as join,
+    names_taken as names_taken,
+    split as split,
+    stages as stages,
+)
+
+__all__ = []

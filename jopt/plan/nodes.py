@@ -1,0 +1,210 @@
+"""What an optimizer is made of: a tree of nodes, and where their states stand.
+
+The leaves of that tree are rules for one array and transformations of whole trees. A
+`Chain` and a `Masked` say of what they are made and where in their state the states of
+these parts stand; a `Whole` says which transformations it runs inside, and in which
+fields it keeps their states; a `Made` says which call of a factory made what is below.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jax.tree_util import SequenceKey
+
+from ..base import (
+    EmptyState,
+    GradientTransformation,
+    OptState,
+    with_extra_args_support,
+)
+from ..settings import Call
+
+__all__ = []
+
+NEW = object()  # stands for the state before the first
+
+
+class MaskedState(NamedTuple):
+    """The state of a masked transformation."""
+
+    inner_state: Any
+
+
+class Mask(NamedTuple):
+    """Which leaves a part sees: a tree of booleans or a function that makes one."""
+
+    tree: Any  # or, with a label, a function that makes a tree of labels
+    of_extra_args: bool = False  # whether trees among the extra arguments are masked
+    label: tuple = ()  # the one, if there are labels
+
+    @property
+    def name(self) -> str:
+        """The argument that it was given as."""
+        return "param_labels" if self.label else "mask"
+
+
+class Rule(NamedTuple):
+    """A rule for one array; see `per_leaf`."""
+
+    name: str
+    state: type
+    init: Callable  # p -> the slots
+    update: Callable  # g, s, p and what `once` and `hint` say -> u, s
+    slots: tuple[str, ...]  # fields that have one value for each leaf
+    counts: tuple[str, ...] = ()  # fields that count steps
+    whole: Mapping[str, Any] = {}  # fields that are one value, and where they start
+    once: Callable | None = None  # `Once` -> the numbers of a step, the whole fields
+    hint: Callable | None = None  # params -> something static for each leaf
+    needs_params: bool = False
+    takes: frozenset = frozenset()  # names of the extra arguments that `once` reads
+    parts: tuple = ()
+
+    @property
+    def kernel(self) -> tuple:
+        """What a kernel of it depends on, but for hints and numbers."""
+        return self.update, self.state
+
+
+class Whole(NamedTuple):
+    """A transformation of whole trees, called as it is.
+
+    `inside` has the transformations that it runs, by the field of its state that holds
+    theirs; `build` makes the pair `(init, update)` of them. What another library made
+    is `foreign`: what it does, and what its state holds, is not known.
+    """
+
+    init: Callable
+    update: Callable
+    inside: Mapping[str, GradientTransformation] = {}
+    build: Callable | None = None
+    takes: frozenset | None = frozenset()  # names of extra arguments; any if `None`
+    began_with: Callable | None = None  # state, params -> what `init` was given
+    foreign: bool = False
+
+    @property
+    def parts(self) -> tuple:
+        return tuple(map(node_of, self.inside.values()))
+
+    def with_inside(self, *inner: GradientTransformation) -> "Whole":
+        """The same around other transformations."""
+        init, update = self.build(*inner)  # pyright: ignore[reportOptionalCall]
+        inside = dict(zip(self.inside, inner))
+        return self._replace(init=init, update=update, inside=inside)
+
+
+class Masked(NamedTuple):
+    """A part that sees the leaves which a mask lets through."""
+
+    inner: Any
+    mask: Mask
+
+    @property
+    def parts(self) -> tuple:
+        return (self.inner,)
+
+    def split(self, state: OptState) -> Sequence:
+        if getattr(type(state), "_fields", None) != MaskedState._fields:
+            raise ValueError(
+                f"masked: expected a MaskedState, got a {type(state).__name__}: "
+                "was the state made by another transformation?"
+            )
+        return (state.inner_state,)
+
+    def join(self, states: Sequence, before: OptState) -> OptState:
+        return MaskedState(*states)
+
+
+class Chain(NamedTuple):
+    """Parts one after the other.
+
+    `keys` has what each is called on the way to its state: its position, its name or
+    its label, or `None` where it has none. `split` takes a state apart into those of
+    the parts, and `join(states, before)` makes one as the state `before` was.
+    """
+
+    parts: tuple
+    keys: tuple
+    split: Callable[[OptState], Sequence]
+    join: Callable[[Sequence, OptState], OptState]
+
+
+class Made(NamedTuple):
+    """What a call of a factory made."""
+
+    call: Call
+    node: Any
+
+    @property
+    def parts(self) -> tuple:
+        return (self.node,)
+
+    def split(self, state: OptState) -> Sequence:
+        return (state,)
+
+    def join(self, states: Sequence, before: OptState) -> OptState:
+        return states[0]
+
+
+# ------------------------------------------------------------------------ making them
+
+
+def node_of(tx: GradientTransformation) -> Any:
+    """What a transformation says that it is; of another library's, that it is one."""
+    node = getattr(tx.update, "node", None)
+    if node is not None:
+        return node
+    tx = with_extra_args_support(tx)
+    return Whole(tx.init, tx.update, takes=None, foreign=True)
+
+
+def whole(tx: GradientTransformation) -> Whole:
+    """The node of a pair of ours that was written for whole trees."""
+    return Whole(tx.init, tx.update, takes=keywords_of(tx.update))
+
+
+def nothing() -> Chain:
+    """What leaves everything as it is."""
+
+    def join(states, before):
+        return EmptyState() if before is NEW else before
+
+    return Chain((), (), lambda state: (), join)
+
+
+def chain_of(parts: Sequence) -> Chain:
+    """Parts whose states are in a tuple."""
+
+    def split(state):
+        states = as_tuple(state)
+        if len(states) != len(parts):
+            raise ValueError(
+                f"state: expected the states of {len(parts)} parts of a chain, got "
+                f"{len(states)}: was it made by another transformation?"
+            )
+        return states
+
+    def join(states, before):
+        return list(states) if isinstance(before, list) else tuple(states)
+
+    keys = tuple(map(SequenceKey, range(len(parts))))
+    return Chain(tuple(parts), keys, split, join)
+
+
+def as_tuple(state: Any) -> Sequence:
+    """The states of a chain, one for each part; refuses what no chain made.
+
+    A list is taken as well: files and other programs make lists of tuples.
+    """
+    if not isinstance(state, tuple | list) or hasattr(state, "_fields"):
+        raise ValueError(
+            "chain: expected a tuple of the parts' states, got a "
+            f"{type(state).__name__}: was the state made by another transformation?"
+        )
+    return state
+
+
+def keywords_of(function: Callable) -> frozenset:
+    """The names of the arguments that a function takes by keyword alone."""
+    parameters = inspect.signature(function).parameters.values()
+    return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)

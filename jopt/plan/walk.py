@@ -1,0 +1,73 @@
+"""Walks over what an optimizer is made of."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ..base import OptState
+from .nodes import NEW, Made, Mask, Masked, Rule, Whole, node_of
+
+__all__ = []
+
+
+class Stage(NamedTuple):
+    """A leaf of the tree of nodes, and what the nodes above say of it."""
+
+    part: Rule | Whole
+    masks: tuple[Mask, ...] = ()
+    maker: str = ""  # the factory that the user called for it, of those that we know
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.maker or getattr(self.part, "name", "")
+
+
+def stages(node: Any, masks: tuple = (), maker: str = "") -> Iterator[Stage]:
+    """The rules and the transformations of whole trees, in the order of their steps."""
+    if isinstance(node, Rule | Whole):
+        yield Stage(node, masks, maker)
+        return
+    if isinstance(node, Masked):
+        masks = (*masks, node.mask)
+    if isinstance(node, Made):
+        maker = node.call.name
+    for part in node.parts:
+        yield from stages(part, masks, maker)
+
+
+def split(node: Any, state: OptState) -> list:
+    """One state for each of the `stages`."""
+    if isinstance(node, Rule | Whole):
+        return [state]
+    states = node.split(state)
+    return [s for part, x in zip(node.parts, states) for s in split(part, x)]
+
+
+def join(node: Any, states: Iterator, before: OptState = NEW) -> OptState:
+    """The state of all stages, in the containers of the state before."""
+    if isinstance(node, Rule | Whole):
+        return next(states)
+    parts = node.parts
+    known = [NEW] * len(parts) if before is NEW else node.split(before)
+    return node.join([join(p, states, x) for p, x in zip(parts, known)], before)
+
+
+def names_taken(node: Any) -> frozenset | None:
+    """The further arguments of `update` that some part takes; any if `None`."""
+    own = getattr(node, "takes", frozenset())
+    if own is None:
+        return None
+    inside = [names_taken(part) for part in node.parts]
+    return None if None in inside else own.union(*inside)
+
+
+def walk(node: Any) -> Iterator[Any]:
+    """This node and all below."""
+    yield node
+    for part in node.parts:
+        yield from walk(part)
+
+
+def is_leaf_by_leaf(node: Any) -> bool:
+    """Whether what is done to a leaf is known not to depend on the others."""
+    return all(_is_leaf_by_leaf(part) for part in walk(node))
