@@ -13,10 +13,16 @@ from ..base import (
     WeightDecay,
 )
 from ..engine import per_leaf, transformation
-from ..settings import OWN_DECAY, Range, check_numbers, rules_as_tree
+from ..settings import (
+    PLAIN_DECAY,
+    Range,
+    check_numbers,
+    is_scheduled,
+    products,
+    rules_as_tree,
+)
 from ..tree import select, values_of
 from .combine import masked
-from .values import is_scheduled, products
 
 __all__ = [
     "AddDecayedWeightsState",
@@ -166,7 +172,7 @@ def independent(weight_decay: PerLeaf) -> WeightDecay:
 
 def _of_kind(kind: str, weight_decay: Any) -> WeightDecay:
     weight_decay = rules_as_tree("weight_decay", weight_decay)
-    check_numbers(kind, "weight_decay", weight_decay, OWN_DECAY)
+    check_numbers(kind, "weight_decay", weight_decay, PLAIN_DECAY)
     return WeightDecay(weight_decay, kind)
 
 

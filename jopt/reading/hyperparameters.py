@@ -13,9 +13,9 @@ from jax.typing import ArrayLike
 from .. import tree
 from ..base import GradientTransformation, OptState, Schedule
 from ..boxes import unboxed
-from ..engine import scalar
 from ..engine.types import keeps_values, lost
-from ..settings import check_number, range_of
+from ..kinds import is_schedule
+from ..settings import check_number, range_of, scalar
 from ..tree import NamedTupleKey
 from ..words import spell
 from ..wrappers.groups import lr_mult
@@ -105,7 +105,7 @@ def set_hyperparams(
         if not chosen:
             raise KeyError(_no_such(name, list(there)))
         for entry in chosen:
-            new = {entry.name: _like(name, value, entry)}
+            new = {entry.name: _in_dtype_of(name, value, entry)}
             _check_no_schedule(state, name, entry)
             state = tree.set(state, lambda path, _, e=entry: _is_at(path, e), **new)
     return state
@@ -178,7 +178,7 @@ def _of_call(part: Part) -> Iterator[Entry]:
         if may_be_schedule(parameter):  # or a tree of numbers and schedules
             values = jax.tree_util.tree_flatten_with_path(given)[0]
         for path, value in values:
-            if may_be_schedule(parameter) and callable(value):
+            if may_be_schedule(parameter) and is_schedule(value):
                 value = scalar("hyperparams", name, value(_last_step(part)))
             if is_number(parameter, value):
                 where = (key for key in part.path if not path or key is not part.unsaid)
@@ -209,7 +209,7 @@ def _last_step(part: Part) -> jax.Array:
 # ----------------------------------------------------------------------- a new value
 
 
-def _like(name: str, value: Any, entry: Entry) -> jax.Array:
+def _in_dtype_of(name: str, value: Any, entry: Entry) -> jax.Array:
     """The value in the type of the old one, which steps are compiled for."""
     old, where = entry.value, "set_hyperparams"
     if np.ndim(old) == 0:

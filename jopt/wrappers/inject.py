@@ -21,14 +21,15 @@ from ..base import (
     with_extra_args_support,
 )
 from ..compat import with_weak_type
-from ..engine import from_plan, scheduled
+from ..engine import from_plan
 from ..engine.checks import Unchecked, compare
 from ..engine.stages import names_taken, plan_of, takes
 from ..engine.types import in_types_of, keep_types, strong
+from ..kinds import is_function
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
-from ..tree.selection import is_function
-from .gate import check_state
+from ..settings import scheduled
+from .branch import check_state
 
 __all__ = [
     "InjectHyperparamsState",

@@ -16,20 +16,20 @@ from ..base import (
     Schedule,
     with_extra_args_support,
 )
+from ..curves import warmup_constant_schedule
 from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..engine.types import in_types_of
-from ..engine.whole import largest, per_tree, setting_at
+from ..engine.whole import largest, per_tree
+from ..kinds import is_schedule
 from ..numerics import cast, compute_dtype, safe_increment, width_of
 from ..optimizers.rmsprop import scale_by_rms
 from ..optimizers.sgd import sgd
 from ..parts.combine import chain, check_transformation
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import descend
-from ..parts.values import is_schedule
-from ..schedules import warmup_constant_schedule
-from ..settings import FINITE, OWN_DECAY, Range, schedule
-from .gate import as_updates, check_state, slots_of
+from ..settings import FINITE, PLAIN_DECAY, Range, schedule, setting_at
+from .branch import as_updates, check_state, slots_of
 
 __all__ = [
     "ScheduleFreeState",
@@ -292,7 +292,7 @@ def schedule_free_adamw(
 
 @transformation(
     b1=_SHARE,
-    weight_decay=OWN_DECAY,
+    weight_decay=PLAIN_DECAY,
     weight_lr_power=FINITE,
 )
 def schedule_free_sgd(
