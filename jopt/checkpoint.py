@@ -22,7 +22,7 @@ import numpy as np
 
 from .base import GradientTransformation, OptState, Params
 from .boxes import children_of, unboxed
-from .engine.placement import at_home
+from .engine import at_home
 from .kinds import is_numeric as is_array
 from .parts.combine import check_transformation
 from .tree import paths

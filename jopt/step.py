@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from .base import GradientTransformation, with_extra_args_support
-from .engine.compiled import explaining_deletion, fixed, freed
+from .engine import explaining_deletion, fixed, freed
 from .kinds import is_array, is_optimizable, is_value
 from .parts import apply_updates
 from .parts.combine import check_transformation

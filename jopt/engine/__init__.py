@@ -13,7 +13,7 @@ from .eager import (
     freed as freed,
     is_value as is_value,
 )
-from .fit import compare as compare
+from .fit import Inside as Inside, compare as compare
 from .leaves import (
     Leaves as Leaves,
     hide as hide,

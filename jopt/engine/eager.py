@@ -32,11 +32,20 @@ _NEEDS_VALUES = (
 )
 
 
+def is_traced(tree: Any) -> bool:
+    """Whether there is a tracer among the leaves."""
+    return _of_a_trace(set(map(type, jax.tree.leaves(tree))))
+
+
+def _of_a_trace(kinds: set[type]) -> bool:
+    return any(issubclass(kind, Tracer) for kind in kinds)
+
+
 def call_compiled(function: Callable, *args: Any) -> Any:
     """`function(*args)`, compiled if these are values and it can be."""
     leaves = jax.tree.leaves(args)
     kinds = set(map(type, leaves))
-    if any(issubclass(kind, Tracer) for kind in kinds) or _is_jit_disabled():
+    if _of_a_trace(kinds) or _is_jit_disabled():
         return function(*args)
     program = _program(function, batching.get())
     if not program.works:
@@ -176,7 +185,7 @@ def are_values(args: tuple) -> bool:
     """Whether all can be given to a compiled program now: outside of any trace."""
     leaves = jax.tree.leaves(args)
     kinds = set(map(type, leaves))
-    if any(issubclass(kind, Tracer) for kind in kinds) or _is_jit_disabled():
+    if _of_a_trace(kinds) or _is_jit_disabled():
         return False
     known = all(map(_are_values, kinds)) or all(map(is_value, leaves))
     return known and not are_apart(args)

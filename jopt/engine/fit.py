@@ -16,11 +16,11 @@ import numpy as np
 
 from ..base import EmptyState, GradientTransformationExtraArgs
 from ..boxes import children_of
+from ..kinds import is_nothing, is_value
 from ..numerics import compute_dtype, safe_increment
 from ..plan import Rule, Stage, Whole
-from ..tree.matching import beside, is_nothing
+from ..tree.matching import beside
 from ..words import explain, keystr, listed, of_a_pair, spell
-from .eager import is_value
 from .leaves import Leaves, Visible, types_of
 
 __all__ = []
@@ -131,9 +131,7 @@ def _check_class(where: str, state: Any, kind: type) -> None:
         )
 
 
-def _check_slot(
-    stage: Stage, slot: dict, leaves: Leaves, i: int, forms: dict
-) -> None:
+def _check_slot(stage: Stage, slot: dict, leaves: Leaves, i: int, forms: dict) -> None:
     """Refuse a slot that is not as `init` makes it, but for the containers in it.
 
     flax's nnx makes mappings of lists. The rule gets the lists, the state its mappings.

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from ..base import MaskedNode, Params, Updates
 from ..boxes import flatten_with_path
+from ..plan import Mask
 from ..tree import select
 from ..words import explain, keystr, of_a_pair, spell
-from ..plan import Mask
 from .eager import deleted, is_deleted, is_value
 from .types import strong
 
@@ -134,7 +134,11 @@ class Leaves:
 
     def pairs(self) -> list[tuple[jax.Array, jax.Array]]:
         """Parameter and update of each leaf that takes part."""
-        return [(p, g) for p, g, takes_part in zip(self.p, self.g, self.optimized) if takes_part]
+        return [
+            (p, g)
+            for p, g, takes_part in zip(self.p, self.g, self.optimized)
+            if takes_part
+        ]
 
     def view(self, masks: Sequence[Mask]) -> Visible:
         """What a stage under these masks sees of the tree."""
@@ -270,7 +274,9 @@ def as_array(x: Any, leaves: Leaves, i: int, name: str) -> jax.Array:
 def types_of(function: Callable, tree: Any) -> Any:
     """`jax.eval_shape` of a function of a tree, whose other leaves stay as they are."""
     kinds = jax.Array, jax.ShapeDtypeStruct
-    return jax.eval_shape(*as_function_of(function, tree, lambda x: isinstance(x, kinds)))
+    return jax.eval_shape(
+        *as_function_of(function, tree, lambda x: isinstance(x, kinds))
+    )
 
 
 def as_function_of(

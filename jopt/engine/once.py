@@ -108,7 +108,7 @@ class Once:
     def s(self) -> Any:
         """The state, with a list in each slot."""
         rule: Any = self._stage.part
-        _, columns, _, whole = self._wide_lists()
+        _, columns, _, whole, _ = self._wide_lists()
         return rule.state(**columns, **whole)
 
     @property

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from .. import settings
+from ..kinds import is_transformation
 
 __all__ = []
 
@@ -38,10 +39,6 @@ def is_pure_call(call: settings.Call) -> bool:
     """Whether all that a factory was given is pure; it itself is, by its decorator."""
     made = isinstance(call.factory, settings.Recorded)
     return is_pure(call.arguments) and (not made or is_pure(call.factory))
-
-
-def is_transformation(x: Any) -> bool:
-    return hasattr(x, "init") and callable(getattr(x, "update", None))
 
 
 _JITTED = type(jax.jit(lambda: None))

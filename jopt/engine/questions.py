@@ -20,8 +20,9 @@ import numpy as np
 
 from .. import settings
 from ..compat import Tracer
-from .compiled import call_compiled, is_value, types_of
-from .purity import is_pure, is_transformation
+from ..kinds import is_transformation, is_value
+from .eager import call_compiled, types_of
+from .purity import is_pure
 
 __all__ = []
 

@@ -89,6 +89,7 @@ dtype=float32)}))
         raise ValueError(
             "per_leaf: give one of once, each, reduce and by_leaf, not more"
         )
+    sees_all = once is not None or reduce is not None
     if each is not None:
         once = _at_number(each)
     elif reduce is not None:
@@ -96,11 +97,15 @@ dtype=float32)}))
     elif by_leaf is not None:
         once = _by_leaf(by_leaf)
     return from_node(
-        _rule(state, init, update, once, hint, counts, whole or {}, needs_params)
+        _rule(
+            state, init, update, once, hint, counts, whole or {}, needs_params, sees_all
+        )
     )
 
 
-def _rule(state, init, update, once, hint, counts, whole, needs_params, takes=()):
+def _rule(
+    state, init, update, once, hint, counts, whole, needs_params, sees_all, takes=()
+):
     fields = getattr(state, "_fields", None)
     if fields is None:
         raise TypeError(f"per_leaf: state must be a NamedTuple class, got {state!r}")
@@ -121,6 +126,7 @@ def _rule(state, init, update, once, hint, counts, whole, needs_params, takes=()
         whole=whole,
         once=once,
         hint=hint,
+        sees_all=sees_all,
         needs_params=needs_params,
         takes=frozenset(takes),
     )
@@ -210,7 +216,7 @@ def per_tree(
     takes = keywords_of(reduce) - {"hints", "owns"}
     counts = ("count",)
     rule = _rule(
-        state, init, update, once, hint, counts, whole or {}, needs_params, takes
+        state, init, update, once, hint, counts, whole or {}, needs_params, True, takes
     )
     return from_node(rule)
 

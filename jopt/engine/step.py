@@ -96,7 +96,7 @@ class _Step:
             if mask.of_extra_args:
                 extra_args = _hidden_alike(shown, extra_args)
         whole: Any = stage.part
-        if not whole.foreign:
+        if stage.call is not None or not whole.opaque:
             check_whole(stage, seen, state, params)
         new, state = whole.update(seen, state, params, **extra_args)
         for shown, outer in reversed(shown_by):
@@ -183,7 +183,10 @@ class _Step:
                 leaves.check_complex(i)
                 row, form = flat(ks, tuple(waiting[k].row_of.get(i, 0) for k in ks))
                 key = (
-                    *(tuple(same[k] for k in ks), tuple(waiting[k].hints[i] for k in ks)),
+                    *(
+                        tuple(same[k] for k in ks),
+                        tuple(waiting[k].hints[i] for k in ks),
+                    ),
                     *(form, leaves.g[i].shape, leaves.g[i].dtype),
                 )
                 groups[key].setdefault(id(row), (row, []))[1].append((i, ks))
@@ -199,7 +202,9 @@ class _Step:
                 (leaves.g[i], tuple(slots[k][i] for k in ks), leaves.p[i])
                 for i, ks in group
             ]
-            own = [step_numbers.own(row) for row, some in zip(rows, alike) for _ in some]
+            own = [
+                step_numbers.own(row) for row, some in zip(rows, alike) for _ in some
+            ]
             run = kernel if traced else functools.partial(eager, kernel)
             results = run(given, own, step_numbers.shared)
             for (i, ks), (u, new, total) in zip(group, results):

@@ -14,9 +14,9 @@ from ..base import (
     Updates,
     with_extra_args_support,
 )
+from ..kinds import is_function, is_transformation
 from ..plan import Made, Whole, keywords_of, names_taken, node_of
 from ..tree.devices import are_apart, moved
-from ..tree.selection import is_function
 from ..words import name_mixed_keys, naming_mixed_keys
 from . import step
 from .eager import are_values, as_it_is_now, call_compiled, is_traced
@@ -216,21 +216,29 @@ transformation = settings.recorded(lambda tx, call: from_node(node_of(tx), call)
 
 
 def whole_tree(
-    init: Callable, update: Callable, takes: frozenset | None = frozenset()
+    init: Callable,
+    update: Callable,
+    *,
+    takes: frozenset | None = frozenset(),
+    leaf_by_leaf: bool = False,
 ) -> GradientTransformationExtraArgs:
     """A transformation of whole trees, of which nothing is inside.
 
     Of extra arguments it takes those that are keyword-only in `update`, and `takes`.
     """
     own = None if takes is None else keywords_of(update) | takes
-    return from_node(Whole(init, update, takes=own))
+    return from_node(Whole(init, update, takes=own, leaf_by_leaf=leaf_by_leaf))
 
 
 def wrap(
     build: Callable[..., tuple[Callable, Callable]],
+    same: GradientTransformation | None = None,
+    /,
     *,
     takes: frozenset | None = frozenset(),
     began_with: Callable | None = None,
+    leaf_by_leaf: bool = False,
+    count: str = "",
     **inside: GradientTransformation,
 ) -> GradientTransformationExtraArgs:
     """A wrapper that says what is inside: so that whatever reads an optimizer sees it.
@@ -242,10 +250,13 @@ def wrap(
         build: `build(*inside) -> (init, update)`, the functions of optax's protocol,
             of the transformations that it is given, whose updates take any extra
             arguments. It may be called again with others.
+        same: the transformation whose state is that of the wrapper, if one is.
         takes: names of extra arguments that `update` reads; what is keyword-only in
             its signature need not be named. `None` if it may read any.
         began_with: `began_with(state, params)`, what `init` was given where that is
             not `params`.
+        leaf_by_leaf: whether it does to a leaf what it would to it alone.
+        count: the field of the state that counts the steps it took, if one does.
         **inside: the transformations, by the field of the state that holds theirs.
 
     Returns:
@@ -277,8 +288,10 @@ def wrap(
         >>> jopt.hyperparams(state, tx)
         {'learning_rate': 0.5, 'momentum': 0.9}
     """
+    if same is not None:
+        inside = {"": same, **inside}
     for field, tx in inside.items():
-        if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        if not is_transformation(tx):
             raise TypeError(
                 f"wrap: {field} must be a gradient transformation, "
                 f"got {type(tx).__name__}"
@@ -286,4 +299,6 @@ def wrap(
     inner = {field: with_extra_args_support(tx) for field, tx in inside.items()}
     init, update = build(*inner.values())
     own = None if takes is None else keywords_of(update) | takes
-    return from_node(Whole(init, update, inner, build, own, began_with))
+    return from_node(
+        Whole(init, update, inner, build, own, began_with, leaf_by_leaf, count)
+    )

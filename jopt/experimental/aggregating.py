@@ -27,8 +27,7 @@ from ..base import (
     with_extra_args_support,
 )
 from ..compat import shard_alike
-from ..engine import from_plan
-from ..engine.stages import LeafStage, plan_of
+from ..engine import from_node, whole_tree
 from ..numerics import (
     abs_sq,
     cast,
@@ -39,6 +38,7 @@ from ..numerics import (
 )
 from ..parts import chain, identity
 from ..parts.combine import check_transformation
+from ..plan import Rule, Whole, node_of, stages
 from ..settings import DECAY, check_integer, check_number
 from ..wrappers.branch import step_if
 
@@ -115,7 +115,7 @@ class PerElementMeanAndVarianceEMAState(NamedTuple):
 
 
 def _record(tx: Any, call: settings.Call) -> Any:
-    made = from_plan(plan_of(GradientTransformationExtraArgs(*tx)), call)
+    made = from_node(node_of(tx), call)
     return type(tx)(*made)
 
 
@@ -171,7 +171,7 @@ def process(
     of_examples = type(aggregator).__name__ == "Aggregator"  # optax's is one too
     middle: Any = aggregator if of_examples else with_extra_args_support(aggregator)
     # what goes leaf by leaf holds gradients to the shapes of the parameters
-    leafwise = any(isinstance(stage, LeafStage) for stage in plan_of(before).stages)
+    leafwise = any(isinstance(x.part, Rule) for x in stages(node_of(before)))
 
     def init(params):
         return before.init(params), middle.init(params), after.init(params)
@@ -192,7 +192,8 @@ def process(
         return updates, (first, second, third)
 
     made = Aggregator if of_examples else GradientTransformationExtraArgs
-    return made(init, update)
+    inside = {0: before, 1: middle, 2: after}
+    return made(*from_node(Whole(init, update, inside)))
 
 
 # ------------------------------------------------------------------------------ means
@@ -269,7 +270,7 @@ def accumulate_avg_updates(accumulation_steps: int) -> GradientTransformation:
         kept = jax.tree.map(lambda m: _if(~ready, m), mean)
         return out, AccumulateAvgUpdatesState(micro_step, ready, kept)
 
-    return GradientTransformationExtraArgs(init, update)
+    return whole_tree(init, update)
 
 
 def average_incrementally_updates(
@@ -495,7 +496,7 @@ def track_per_element_mean_and_variance_with_ema(
             safe_increment(state.count), state.ema_decay, mean, variance
         )
 
-    return GradientTransformationExtraArgs(init, update)
+    return whole_tree(init, update)
 
 
 def get_unbiased_mean_and_variance_ema(state: OptState) -> tuple[Updates, Updates]:

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
-from ..engine import per_leaf, transformation
-from ..engine.whole import per_tree
+from ..engine import per_leaf, per_tree, transformation
 from ..numerics import (
     abs_sq,
     bounded,

@@ -13,11 +13,11 @@ from ..base import (
     PerLeaf,
     Updates,
 )
-from ..engine import transformation
-from ..engine.whole import Own, largest, once_each, per_tree
+from ..engine import once_each, per_tree, transformation
 from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.decay import which_decay
 from ..settings import DECAY, PLAIN_DECAY, POSITIVE, check_number, setting_at
+from ..settings.resolve import Own, largest
 
 __all__ = ["DAdaptAdamWState", "dadapt_adamw"]
 

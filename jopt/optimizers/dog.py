@@ -8,8 +8,7 @@ from jax.typing import DTypeLike
 
 from .. import tree
 from ..base import GradientTransformationExtraArgs, MaskOrFn, Params, PerLeaf, Updates
-from ..engine import per_leaf, transformation
-from ..engine.whole import per_tree
+from ..engine import per_leaf, per_tree, transformation
 from ..numerics import bounded_norm, finite, norm, safe_sqrt
 from ..parts.combine import chain, identity
 from ..parts.decay import add_decayed_weights

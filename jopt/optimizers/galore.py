@@ -17,10 +17,8 @@ from ..base import (
     Params,
     PerLeaf,
     Updates,
-    with_extra_args_support,
 )
-from ..engine import transformation
-from ..engine.leaves import Leaves
+from ..engine import Leaves, transformation, wrap
 from ..kinds import is_nothing
 from ..numerics import cast, compute_dtype, cond, safe_increment
 from ..parts.combine import check_transformation
@@ -118,74 +116,76 @@ def scale_by_galore(
     if base_optimizer is None:
         base_optimizer = scale_by_adam()
     check_transformation("scale_by_galore", "base_optimizer", base_optimizer)
-    base = with_extra_args_support(base_optimizer)
 
-    def init(params):
-        leaves = Leaves(params, params)
-        small = list(leaves.p)
-        bases: list[Any] = [MaskedNode()] * len(leaves.p)
-        for i, matrix in enumerate(
-            _matrices(weight_dimension_numbers, leaves, rank, side)
-        ):
-            if leaves.optimized[i]:
-                p: Any = leaves.p[i]
-                dtype = compute_dtype(p.dtype)
-                if matrix is None:
-                    bases[i] = jnp.zeros((0, 0), dtype)
-                else:
-                    bases[i], small[i] = matrix.zeros(p, dtype)
-        return GaLoreState(
-            count=jnp.zeros((), jnp.int32),
-            base_optimizer_state=base.init(leaves.tree(small)),
-            projector=leaves.tree(bases),
-        )
+    def build(base):
+        def init(params):
+            leaves = Leaves(params, params)
+            small = list(leaves.p)
+            bases: list[Any] = [MaskedNode()] * len(leaves.p)
+            for i, matrix in enumerate(
+                _matrices(weight_dimension_numbers, leaves, rank, side)
+            ):
+                if leaves.optimized[i]:
+                    p: Any = leaves.p[i]
+                    dtype = compute_dtype(p.dtype)
+                    if matrix is None:
+                        bases[i] = jnp.zeros((0, 0), dtype)
+                    else:
+                        bases[i], small[i] = matrix.zeros(p, dtype)
+            return GaLoreState(
+                count=jnp.zeros((), jnp.int32),
+                base_optimizer_state=base.init(leaves.tree(small)),
+                projector=leaves.tree(bases),
+            )
 
-    def update(updates, state, params=None, **extra_args):
-        leaves = Leaves(updates, params)
-        bases, form = _bases(state.projector, leaves)
-        every = _matrices(weight_dimension_numbers, leaves, rank, side)
-        matrices = {i: m for i, m in enumerate(every) if m and leaves.optimized[i]}
-        for i, matrix in matrices.items():
-            if bases[i].shape != matrix.basis:
-                raise ValueError(
-                    f"scale_by_galore: the state's 'projector' at {leaves.path(i)} is "
-                    f"{spell(bases[i])}, the gradient is {spell(leaves.g[i])}: was the "
-                    f"state made for other parameters, or a rank other than {rank}?"
-                )
-        # Whole on every device, so that bits do not depend on how they are split: where
-        # a gradient has fewer directions than the rank, `base_optimizer` makes large
-        # what rounding leaves in the others.
-        gs = {
-            i: cast(m.of(gathered(leaves.g[i])), bases[i].dtype)
-            for i, m in matrices.items()
-        }
-        found = cond(
-            state.count % update_proj_gap == 0,
-            lambda: {i: m.leading(gs[i]) for i, m in matrices.items()},
-            lambda: {i: gathered(bases[i]) for i in matrices},
-        )
-        small = [g if live else None for g, live in zip(leaves.g, leaves.optimized)]
-        for i, matrix in matrices.items():
-            bases[i] = split_as(found[i], bases[i])
-            low = matrix.project(gs[i], found[i])
-            small[i] = resplit(low, matrix.split_of_small(leaves.g[i]))
-        u, base_state = base.update(
-            leaves.tree(small), state.base_optimizer_state, None, **extra_args
-        )
-        for i, x in enumerate(leaves.treedef.flatten_up_to(u)):
-            if leaves.optimized[i]:
-                g = leaves.g[i]
-                if i in matrices:
-                    low = scale * cast(gathered(x), found[i].dtype)
-                    x = split_as(matrices[i].restore(low, found[i], g.shape), g)
-                leaves.g[i] = cast(x, g.dtype)
-        return leaves.tree(leaves.g), state._replace(
-            count=safe_increment(state.count),
-            base_optimizer_state=base_state,
-            projector=form.unflatten(bases),
-        )
+        def update(updates, state, params=None, **extra_args):
+            leaves = Leaves(updates, params)
+            bases, form = _bases(state.projector, leaves)
+            every = _matrices(weight_dimension_numbers, leaves, rank, side)
+            matrices = {i: m for i, m in enumerate(every) if m and leaves.optimized[i]}
+            for i, matrix in matrices.items():
+                if bases[i].shape != matrix.basis:
+                    raise ValueError(
+                        f"scale_by_galore: the state's 'projector' at {leaves.path(i)} is "
+                        f"{spell(bases[i])}, the gradient is {spell(leaves.g[i])}: was the "
+                        f"state made for other parameters, or a rank other than {rank}?"
+                    )
+            # Whole on every device, so that bits do not depend on how they are split: where
+            # a gradient has fewer directions than the rank, `base_optimizer` makes large
+            # what rounding leaves in the others.
+            gs = {
+                i: cast(m.of(gathered(leaves.g[i])), bases[i].dtype)
+                for i, m in matrices.items()
+            }
+            found = cond(
+                state.count % update_proj_gap == 0,
+                lambda: {i: m.leading(gs[i]) for i, m in matrices.items()},
+                lambda: {i: gathered(bases[i]) for i in matrices},
+            )
+            small = [g if live else None for g, live in zip(leaves.g, leaves.optimized)]
+            for i, matrix in matrices.items():
+                bases[i] = split_as(found[i], bases[i])
+                low = matrix.project(gs[i], found[i])
+                small[i] = resplit(low, matrix.split_of_small(leaves.g[i]))
+            u, base_state = base.update(
+                leaves.tree(small), state.base_optimizer_state, None, **extra_args
+            )
+            for i, x in enumerate(leaves.treedef.flatten_up_to(u)):
+                if leaves.optimized[i]:
+                    g = leaves.g[i]
+                    if i in matrices:
+                        low = scale * cast(gathered(x), found[i].dtype)
+                        x = split_as(matrices[i].restore(low, found[i], g.shape), g)
+                    leaves.g[i] = cast(x, g.dtype)
+            return leaves.tree(leaves.g), state._replace(
+                count=safe_increment(state.count),
+                base_optimizer_state=base_state,
+                projector=form.unflatten(bases),
+            )
 
-    return GradientTransformationExtraArgs(init, update)
+        return init, update
+
+    return wrap(build, leaf_by_leaf=True, base_optimizer_state=base_optimizer)
 
 
 def _bases(projector: Any, leaves: Leaves) -> tuple[list, Any]:

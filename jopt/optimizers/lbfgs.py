@@ -16,8 +16,7 @@ from ..base import (
     PerLeaf,
     Updates,
 )
-from ..engine import transformation
-from ..engine.whole import per_tree
+from ..engine import per_tree, transformation
 from ..parts.combine import chain, check_transformation, identity
 from ..parts.linesearch import scale_by_zoom_linesearch
 from ..parts.scale import scale_by_learning_rate

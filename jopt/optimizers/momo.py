@@ -13,11 +13,11 @@ from ..base import (
     PerLeaf,
     Updates,
 )
-from ..engine import transformation
-from ..engine.whole import Own, largest, once_each, per_tree
+from ..engine import once_each, per_tree, transformation
 from ..numerics import abs_sq, bounded, ema, norm, one_minus_power, safe_sqrt
 from ..parts.decay import which_decay
 from ..settings import FINITE, PLAIN_DECAY
+from ..settings.resolve import Own, largest
 from .polyak_sgd import loss_value, over_square
 
 __all__ = ["MomoAdamState", "MomoState", "momo", "momo_adam"]

@@ -19,10 +19,15 @@ from ..base import (
     Updates,
 )
 from ..boxes import flatten_with_path
-from ..engine import from_plan, per_leaf, transformation
-from ..engine.batches import stack, unstack
-from ..engine.leaves import Leaves
-from ..engine.stages import in_sequence, plan_of
+from ..engine import (
+    Leaves,
+    from_node,
+    per_leaf,
+    stack,
+    transformation,
+    unstack,
+    whole_tree,
+)
 from ..kinds import is_function
 from ..linalg import COEFFICIENTS, PRECONDITIONINGS, orthogonalize
 from ..numerics import (
@@ -36,6 +41,7 @@ from ..numerics import (
 from ..parts.combine import chain, partition
 from ..parts.decay import decay_parts
 from ..parts.scale import scale_by_learning_rate
+from ..plan import Chain, node_of
 from ..settings import NOT_NEGATIVE, check_integer
 from ..sharding import gathered, split_as
 from ..words import keystr, spell
@@ -153,14 +159,15 @@ def scale_by_muon(
         _in_batches(matrices, leaves, leaves.treedef.flatten_up_to(numbers))
         return leaves.tree(leaves.g), state
 
-    shared = dict(ns_coeffs=lambda: jnp.asarray(table, jnp.result_type(float)))
-    momentum = per_leaf(MuonState, init, scale_by_muon, each=each, shared=shared)
-    whole = GradientTransformationExtraArgs(lambda params: EmptyState(), update)
-    return from_plan(
-        in_sequence(
-            [plan_of(momentum), plan_of(whole)],
-            wrap=lambda parts: parts[0],
-            unwrap=lambda state: (state, EmptyState()),
+    whole = dict(ns_coeffs=lambda ps: jnp.asarray(table, jnp.result_type(float)))
+    momentum = per_leaf(MuonState, init, scale_by_muon, each=each, whole=whole)
+    directions = whole_tree(lambda params: EmptyState(), update, leaf_by_leaf=True)
+    return from_node(
+        Chain(
+            parts=(node_of(momentum), node_of(directions)),
+            keys=(None, None),
+            split=lambda state: (state, EmptyState()),
+            join=lambda parts, before: parts[0],
         )
     )
 

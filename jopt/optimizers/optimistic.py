@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
-from ..engine import transformation
-from ..engine.whole import per_tree
+from ..engine import per_tree, transformation
 from ..parts.combine import chain
 from ..parts.decay import decay_parts
 from ..parts.scale import descend, scale_by_learning_rate

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import SequenceKey
 
 from .. import tree
 from ..base import (
@@ -13,10 +14,8 @@ from ..base import (
     PerLeaf,
     WeightDecay,
 )
-from ..engine import from_plan, transformation
-from ..engine.stages import in_sequence, plan_of
-from ..engine.whole import per_tree
-from ..parts.combine import as_tuple
+from ..engine import from_node, per_tree, transformation
+from ..plan import Chain, as_tuple, node_of
 from ..settings import FINITE, POSITIVE, RATE
 from ..words import spell
 from .sgd import sgd
@@ -140,11 +139,12 @@ def polyak_sgd(
         )
     last = sgd(scaling, weight_decay=weight_decay, mask=mask)
     # The step is that of the gradient itself, so it comes first; in the state, last.
-    return from_plan(
-        in_sequence(
-            [plan_of(step), plan_of(last)],
-            wrap=lambda parts: tuple(reversed(parts)),
-            unwrap=lambda state: as_tuple(state)[::-1],
+    return from_node(
+        Chain(
+            parts=(node_of(step), node_of(last)),
+            keys=(SequenceKey(1), SequenceKey(0)),
+            split=lambda state: as_tuple(state)[::-1],
+            join=lambda parts, before: tuple(reversed(parts)),
         )
     )
 

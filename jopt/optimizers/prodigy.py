@@ -12,11 +12,11 @@ from ..base import (
     PerLeaf,
     Updates,
 )
-from ..engine import transformation
-from ..engine.whole import Own, largest, once_each, per_tree
+from ..engine import once_each, per_tree, transformation
 from ..numerics import abs_sq, bounded, ema, finite, safe_sqrt
 from ..parts.decay import which_decay
 from ..settings import DECAY, PLAIN_DECAY, POSITIVE
+from ..settings.resolve import Own, largest
 from .dadapt_adamw import corrected, larger, share_of, square_root, two_decays
 
 __all__ = ["ProdigyState", "prodigy"]

@@ -13,7 +13,7 @@ from ..base import (
     Updates,
 )
 from ..compat import Tracer
-from ..engine import per_leaf, transformation
+from ..engine import per_leaf, transformation, whole_tree
 from ..kinds import is_masked, is_schedule
 from ..parts.combine import chain
 from ..parts.decay import decay_parts
@@ -123,7 +123,7 @@ def _begun_at(learning_rate: Any, tx: Any) -> GradientTransformationExtraArgs:
     def update(updates, state, params=None, **extra_args):
         return tx.update(updates, state, params)
 
-    return GradientTransformationExtraArgs(init, update)
+    return whole_tree(init, update)
 
 
 @transformation(**_RANGES)

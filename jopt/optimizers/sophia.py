@@ -18,7 +18,7 @@ from ..base import (
     Updates,
     with_extra_args_support,
 )
-from ..engine import per_leaf, transformation
+from ..engine import per_leaf, transformation, whole_tree
 from ..kinds import is_optimizable
 from ..numerics import cast, cond, ema, one_minus_power, zeros_in
 from ..parts.clip import clip
@@ -124,7 +124,7 @@ def hutchinson_estimator_diag_hessian(
             diagonal[i] = signs[i] * h
         return treedef.unflatten(diagonal), state._replace(key=key)
 
-    return GradientTransformationExtraArgs(init, update)
+    return whole_tree(init, update)
 
 
 def _with_gradients(leaves: list, treedef: Any, updates: Any) -> list[int]:
@@ -241,7 +241,7 @@ def scale_by_sophia(
         new = dict(count=moments.count, mu=moments.mu, nu=nu)
         return u, state._replace(**new, hessian_fn_state=fn_state)
 
-    return GradientTransformationExtraArgs(init, update)
+    return whole_tree(init, update)
 
 
 def _print_win_rate(updates: Updates, bound: float, count: jax.Array, every: int):

@@ -8,9 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ..base import Params, Updates
-from ..engine.compiled import call_compiled
-from ..engine.leaves import Leaves
-from ..engine.sums import known_sums, sum_of
+from ..engine import Leaves, call_compiled, known_sums, sum_of
 from ..kinds import is_none
 from ..numerics import compute_dtype, cond
 from ..settings import COUNT, FINITE, check_number, check_real

@@ -85,16 +85,23 @@ def clip_by_global_norm(
     """
 
     def reduce(gs, ps):
-        root, scale = scaled_norm(gs, axis_name)
-        inside = root / scale < max_norm
-        # Two factors, since their product may be out of range; both are 1 inside.
-        return jnp.where(inside, 1, scale), jnp.where(inside, 1, max_norm / root)
+        return clip_factors(gs, max_norm, axis_name)
 
     def clip_by_global_norm(g, p, factors):
         scale, shrink = factors
         return g * scale * shrink
 
     return stateless_leaf(clip_by_global_norm, reduce=reduce)
+
+
+def clip_factors(
+    gs: list, max_norm: ArrayLike, axis_name: Any = None
+) -> tuple[jax.Array, jax.Array]:
+    """Two factors by which the norm of all is at most that; 1 where it is so before."""
+    root, scale = scaled_norm(gs, axis_name)
+    inside = root / scale < max_norm
+    # Two factors, since their product may be out of range; both are 1 inside.
+    return jnp.where(inside, 1, scale), jnp.where(inside, 1, max_norm / root)
 
 
 @transformation

@@ -2,10 +2,11 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+from jax.tree_util import DictKey
 
 from .. import tree
 from ..base import (
@@ -14,9 +15,17 @@ from ..base import (
     MaskOrFn,
     OptState,
 )
-from ..engine import from_plan, stateless_leaf, transformation
-from ..engine.stages import Mask, in_sequence, no_stage, plan_of, under_mask
+from ..engine import from_node, stateless_leaf, transformation
 from ..kinds import is_function, is_transformation
+from ..plan import (
+    Chain,
+    Mask,
+    Masked,
+    MaskedState as MaskedState,
+    chain_of,
+    node_of,
+    nothing,
+)
 from ..tree.selection import takes_a_path
 from ..words import keystr
 
@@ -34,12 +43,6 @@ __all__ = [
     "selective_transform",
     "set_to_zero",
 ]
-
-
-class MaskedState(NamedTuple):
-    """The state of a masked transformation."""
-
-    inner_state: Any
 
 
 class PartitionState(NamedTuple):
@@ -62,7 +65,7 @@ def identity() -> GradientTransformationExtraArgs:
         >>> jopt.identity().update(jnp.ones(2), jopt.EmptyState())
         (Array([1., 1.], dtype=float32), EmptyState())
     """
-    return from_plan(no_stage())
+    return from_node(nothing())
 
 
 @transformation
@@ -95,20 +98,7 @@ def chain(*args: GradientTransformation) -> GradientTransformationExtraArgs:
     """
     for i, tx in enumerate(args):
         check_transformation("chain", f"argument {i}", tx)
-    return from_plan(in_sequence([plan_of(tx) for tx in args], tuple, as_tuple))
-
-
-def as_tuple(state: Any) -> Sequence:
-    """The states of a chain, one for each part; refuses what no chain made.
-
-    A list is taken as well: files and other programs make lists of tuples.
-    """
-    if not isinstance(state, tuple | list) or hasattr(state, "_fields"):
-        raise ValueError(
-            "chain: expected a tuple of the parts' states, got a "
-            f"{type(state).__name__}: was the state made by another transformation?"
-        )
-    return state
+    return from_node(chain_of([node_of(tx) for tx in args]))
 
 
 @transformation
@@ -146,7 +136,7 @@ def named_chain(
     if len(set(names)) != len(names):
         raise ValueError(f"named_chain: the names must differ, got {names}")
 
-    def unwrap(state):
+    def split(state):
         if not isinstance(state, Mapping) or set(state) != set(names):
             got = list(state) if isinstance(state, Mapping) else type(state).__name__
             raise ValueError(
@@ -155,8 +145,11 @@ def named_chain(
             )
         return [state[name] for name in names]
 
-    plans = [plan_of(tx) for _, tx in args]
-    return from_plan(in_sequence(plans, lambda s: OrderedDict(zip(names, s)), unwrap))
+    def join(states, before):
+        return OrderedDict(zip(names, states))
+
+    parts = tuple(node_of(tx) for _, tx in args)
+    return from_node(Chain(parts, tuple(map(DictKey, names)), split, join))
 
 
 @transformation
@@ -193,19 +186,7 @@ def masked(
     check_transformation("masked", "inner", inner)
     if mask is None:
         raise TypeError("masked: mask must be a tree of booleans or a function")
-    return from_plan(_masked(inner, Mask(mask, mask_compatible_extra_args)))
-
-
-def _masked(inner: GradientTransformation, mask: Mask):
-    def unwrap(state):
-        if getattr(type(state), "_fields", None) != MaskedState._fields:
-            raise ValueError(
-                f"masked: expected a MaskedState, got a {type(state).__name__}: "
-                "was the state made by another transformation?"
-            )
-        return state.inner_state
-
-    return under_mask(plan_of(inner), mask, MaskedState, unwrap)
+    return from_node(Masked(node_of(inner), Mask(mask, mask_compatible_extra_args)))
 
 
 @transformation
@@ -250,7 +231,7 @@ def partition(
         _check_labels(labels, transforms)
         return labels
 
-    def unwrap(state):
+    def split(state):
         states = getattr(state, "inner_states", None)
         if states is None or set(states) != set(transforms):
             got = type(state).__name__ if states is None else sorted(map(str, states))
@@ -261,13 +242,12 @@ def partition(
             )
         return [states[label] for label in transforms]
 
+    def join(states, before):
+        return PartitionState(dict(zip(transforms, states)))
+
     masks = [Mask(labels, mask_compatible_extra_args, (label,)) for label in transforms]
-    plans = [_masked(tx, mask) for tx, mask in zip(transforms.values(), masks)]
-    return from_plan(
-        in_sequence(
-            plans, lambda states: PartitionState(dict(zip(transforms, states))), unwrap
-        )
-    )
+    parts = [Masked(node_of(tx), mask) for tx, mask in zip(transforms.values(), masks)]
+    return from_node(Chain((*parts,), (*map(DictKey, transforms),), split, join))
 
 
 multi_transform = partition

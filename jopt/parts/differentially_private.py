@@ -8,8 +8,7 @@ from jax.typing import ArrayLike
 
 from ..base import GradientTransformationExtraArgs, Params, Updates
 from ..deprecated import seed_as_key
-from ..engine import transformation
-from ..engine.leaves import Leaves
+from ..engine import Leaves, transformation, whole_tree
 from ..numerics import cast, compute_dtype
 from ..settings import NOT_NEGATIVE, POSITIVE
 from ..words import explain, spell
@@ -89,7 +88,7 @@ def differentially_private_aggregate(
             leaves.g[i] = cast(total / len(g), g.dtype)
         return leaves.tree(leaves.g), DifferentiallyPrivateAggregateState(next_key)
 
-    return GradientTransformationExtraArgs(init, update)
+    return whole_tree(init, update)
 
 
 def _check_shapes(leaves: Leaves, updates: Updates, params: Params) -> None:

@@ -12,7 +12,7 @@ from ..base import (
     Params,
     Updates,
 )
-from ..engine import transformation
+from ..engine import transformation, whole_tree
 from ..kinds import is_none
 
 __all__ = ["scale_gradient", "stateless", "stateless_with_tree_map"]
@@ -41,7 +41,7 @@ def stateless(
     def update(updates, state, params=None, **extra_args):
         return f(updates, params), state
 
-    return GradientTransformationExtraArgs(lambda params: EmptyState(), update)
+    return whole_tree(lambda params: EmptyState(), update)
 
 
 @transformation
@@ -72,7 +72,7 @@ def stateless_with_tree_map(
             return jax.tree.map(lambda g: f(g, None), updates), state
         return jax.tree.map(one, updates, params, is_leaf=is_none), state
 
-    return GradientTransformationExtraArgs(lambda params: EmptyState(), update)
+    return whole_tree(lambda params: EmptyState(), update)
 
 
 def _check_function(where: str, f: Callable) -> None:

@@ -15,8 +15,7 @@ from ..base import (
     Updates,
     with_extra_args_support,
 )
-from ..engine import transformation
-from ..engine.leaves import types_of
+from ..engine import transformation, types_of, whole_tree
 from ..kinds import is_transformation
 from ..settings import DECAY
 from .average import ema
@@ -78,7 +77,7 @@ def snapshot(measure_name: str, measure: Measure) -> GradientTransformationExtra
         new = {measure_name: measure(updates)}
         return updates, SnapshotState(_in_types_of(state.measurement, new))
 
-    return GradientTransformationExtraArgs(init, update)
+    return whole_tree(init, update)
 
 
 @transformation
@@ -133,7 +132,7 @@ def monitor(
         measured = _in_types_of(state.measurements, measured)
         return updates, MonitorState(measured, tuple(states))
 
-    return GradientTransformationExtraArgs(init, update)
+    return whole_tree(init, update)
 
 
 @transformation(decay=DECAY)
@@ -183,7 +182,7 @@ def measure_with_ema(
         average, new = mean.update(floats(updates), state[1])
         return average, (state[0], new)
 
-    return GradientTransformationExtraArgs(init, update)
+    return whole_tree(init, update)
 
 
 def _as_transformation(name: Any, measure: Any) -> GradientTransformationExtraArgs:
@@ -198,7 +197,7 @@ def _as_transformation(name: Any, measure: Any) -> GradientTransformationExtraAr
     def update(updates, state, params=None, **extra_args):
         return measure(updates), state
 
-    return GradientTransformationExtraArgs(lambda params: EmptyState(), update)
+    return whole_tree(lambda params: EmptyState(), update)
 
 
 def _zeros(measure: Measure, params: Any) -> Any:

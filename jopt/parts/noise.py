@@ -15,8 +15,7 @@ from ..base import (
     Updates,
 )
 from ..deprecated import seed_as_key
-from ..engine import transformation
-from ..engine.leaves import Leaves
+from ..engine import Leaves, transformation, whole_tree
 from ..numerics import cast, compute_dtype, safe_increment
 from ..settings import FINITE, check_integer
 from ..words import spell
@@ -115,4 +114,4 @@ def add_noise(
             leaves.g[i] = cast(cast(g, dtype) + noise, g.dtype)
         return leaves.tree(leaves.g), AddNoiseState(count, next_key)
 
-    return GradientTransformationExtraArgs(init, update)
+    return whole_tree(init, update)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..base import EmptyState, GradientTransformationExtraArgs
-from ..engine import transformation
+from ..engine import transformation, whole_tree
 from ..numerics import safe_increment
 from ..settings import COUNT, FRACTION, NOT_NEGATIVE, Range, scalar
 from .scale import scale as scale_by
@@ -148,4 +148,4 @@ def reduce_on_plateau(
             avg_value=jnp.zeros_like(state.avg_value),
         )
 
-    return GradientTransformationExtraArgs(init, update)
+    return whole_tree(init, update)

@@ -14,8 +14,8 @@ from ..base import (
     Schedule,
 )
 from ..engine import per_leaf, stateless_leaf, transformation
-from ..engine.stages import LeafStage, plan_of
 from ..numerics import norm
+from ..plan import Rule, node_of, stages
 from ..settings import Range, is_scheduled, products, scheduled
 from .combine import chain
 from .decay import decay_parts
@@ -158,10 +158,9 @@ _times_rate.__qualname__ = "scale_by_learning_rate"
 
 def ends_in_learning_rate(tx: GradientTransformation) -> bool:
     """Whether a learning rate is the last factor of the updates, of all leaves."""
-    return any(
-        isinstance(stage, LeafStage) and stage.update is _times_rate and not stage.masks
-        for stage in plan_of(tx).stages[-1:]
-    )
+    *_, last = (None, *stages(node_of(tx)))
+    rule = last is not None and not last.masks and last.part
+    return isinstance(rule, Rule) and rule.update is _times_rate
 
 
 @transformation

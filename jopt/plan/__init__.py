@@ -14,14 +14,15 @@ from .nodes import (
     keywords_of as keywords_of,
     node_of as node_of,
     nothing as nothing,
-    whole as whole,
 )
 from .walk import (
     Stage as Stage,
+    is_leaf_by_leaf as is_leaf_by_leaf,
     join as join,
     names_taken as names_taken,
     split as split,
     stages as stages,
+    walk as walk,
 )
 
 __all__ = []

@@ -56,6 +56,7 @@ class Rule(NamedTuple):
     whole: Mapping[str, Any] = {}  # fields that are one value, and where they start
     once: Callable | None = None  # `Once` -> the numbers of a step, the whole fields
     hint: Callable | None = None  # params -> something static for each leaf
+    sees_all: bool = False  # whether a leaf's update depends on the others
     needs_params: bool = False
     takes: frozenset = frozenset()  # names of the extra arguments that `once` reads
     parts: tuple = ()
@@ -70,27 +71,39 @@ class Whole(NamedTuple):
     """A transformation of whole trees, called as it is.
 
     `inside` has the transformations that it runs, by the field of its state that holds
-    theirs; `build` makes the pair `(init, update)` of them. What another library made
-    is `foreign`: what it does, and what its state holds, is not known.
+    theirs (by `""` if that is its own state); `build` makes the pair `(init, update)`
+    of them. One that says nothing of itself, such as another library's, is `opaque`.
     """
 
     init: Callable
     update: Callable
-    inside: Mapping[str, GradientTransformation] = {}
+    inside: Mapping[Any, GradientTransformation] = {}
     build: Callable | None = None
     takes: frozenset | None = frozenset()  # names of extra arguments; any if `None`
     began_with: Callable | None = None  # state, params -> what `init` was given
-    foreign: bool = False
+    leaf_by_leaf: bool = False  # whether it does to a leaf what it would to it alone
+    count: str = ""  # the field that counts the steps it took, if there is one
+    opaque: bool = False
 
     @property
     def parts(self) -> tuple:
         return tuple(map(node_of, self.inside.values()))
+
+    def split(self, state: OptState) -> Sequence:
+        """The states of what is inside."""
+        return [_field(state, field) for field in self.inside]
 
     def with_inside(self, *inner: GradientTransformation) -> "Whole":
         """The same around other transformations."""
         init, update = self.build(*inner)  # pyright: ignore[reportOptionalCall]
         inside = dict(zip(self.inside, inner))
         return self._replace(init=init, update=update, inside=inside)
+
+
+def _field(state: Any, field: Any) -> Any:
+    if field == "":
+        return state
+    return state[field] if isinstance(field, int) else getattr(state, field)
 
 
 class Masked(NamedTuple):
@@ -154,13 +167,10 @@ def node_of(tx: GradientTransformation) -> Any:
     node = getattr(tx.update, "node", None)
     if node is not None:
         return node
+    kinds = [p.kind for p in inspect.signature(tx.update).parameters.values()]
+    takes = None if inspect.Parameter.VAR_KEYWORD in kinds else keywords_of(tx.update)
     tx = with_extra_args_support(tx)
-    return Whole(tx.init, tx.update, takes=None, foreign=True)
-
-
-def whole(tx: GradientTransformation) -> Whole:
-    """The node of a pair of ours that was written for whole trees."""
-    return Whole(tx.init, tx.update, takes=keywords_of(tx.update))
+    return Whole(tx.init, tx.update, takes=takes, opaque=True)
 
 
 def nothing() -> Chain:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..base import OptState
-from .nodes import NEW, Made, Mask, Masked, Rule, Whole, node_of
+from .nodes import NEW, Made, Mask, Masked, Rule, Whole
 
 __all__ = []
 
@@ -14,25 +14,25 @@ class Stage(NamedTuple):
 
     part: Rule | Whole
     masks: tuple[Mask, ...] = ()
-    maker: str = ""  # the factory that the user called for it, of those that we know
+    call: Any = None  # of the factory that made it
 
     @property
     def name(self) -> str:
         """What messages call it."""
-        return self.maker or getattr(self.part, "name", "")
+        return getattr(self.part, "name", "") if self.call is None else self.call.name
 
 
-def stages(node: Any, masks: tuple = (), maker: str = "") -> Iterator[Stage]:
+def stages(node: Any, masks: tuple = (), call: Any = None) -> Iterator[Stage]:
     """The rules and the transformations of whole trees, in the order of their steps."""
     if isinstance(node, Rule | Whole):
-        yield Stage(node, masks, maker)
+        yield Stage(node, masks, call)
         return
     if isinstance(node, Masked):
         masks = (*masks, node.mask)
     if isinstance(node, Made):
-        maker = node.call.name
+        call = node.call
     for part in node.parts:
-        yield from stages(part, masks, maker)
+        yield from stages(part, masks, call)
 
 
 def split(node: Any, state: OptState) -> list:
@@ -69,5 +69,10 @@ def walk(node: Any) -> Iterator[Any]:
 
 
 def is_leaf_by_leaf(node: Any) -> bool:
-    """Whether what is done to a leaf is known not to depend on the others."""
-    return all(_is_leaf_by_leaf(part) for part in walk(node))
+    """Whether what is done to a leaf is said not to depend on the others."""
+    for part in walk(node):
+        if isinstance(part, Rule) and part.sees_all:
+            return False
+        if isinstance(part, Whole) and not part.leaf_by_leaf:
+            return False
+    return True

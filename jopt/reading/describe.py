@@ -8,13 +8,12 @@ import jax.numpy as jnp
 
 from ..base import GradientTransformation, Params, WeightDecay
 from ..boxes import unboxed
-from ..engine import run
-from ..engine.leaves import hide, resolve
-from ..engine.stages import LeafStage, Mask, plan_of
+from ..engine import hide, resolve, types_of
 from ..kinds import is_inexact, is_optimizable, is_schedule
 from ..parts.combine import check_transformation, set_to_zero
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale, scale_by_learning_rate, scale_by_schedule
+from ..plan import Mask, Rule, node_of
 from ..settings import show
 from ..tree import paths, values_of
 from ..tree.states import by_param
@@ -60,9 +59,9 @@ def describe(tx: GradientTransformation, params: Params) -> Description:
     """
     check_transformation("describe", "tx", tx)
     params = jax.tree.map(_abstract, unboxed(params))
-    mine, shared = by_param(tx, run.init(plan_of(tx), params), params)
+    mine, shared = by_param(tx, types_of(tx.init, params), params)
     acting = {path: [] for path in paths(params)}
-    for part, is_last in Part(tx, None, params).walk():
+    for part, is_last in Part(node_of(tx), None, params).walk():
         if is_last:
             action = _action(part)
             for path in paths(part.params):
@@ -128,10 +127,9 @@ def _name(part: Part) -> str:
     """The factory's name, a rule's, or where another library's comes from."""
     if part.call is not None:
         return part.call.name
-    first = next(iter(plan_of(part.tx).stages), None)
-    if isinstance(first, LeafStage):
-        return first.name
-    update = part.tx.update
+    if isinstance(part.node, Rule):
+        return part.node.name
+    update = part.node.update
     home = getattr(update, "__module__", type(update).__module__).partition(".")[0]
     name = getattr(update, "__qualname__", type(update).__name__).partition(".")[0]
     return f"{home}: {name}"

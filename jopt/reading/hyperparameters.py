@@ -13,8 +13,9 @@ from jax.typing import ArrayLike
 from .. import tree
 from ..base import GradientTransformation, OptState, Schedule
 from ..boxes import unboxed
-from ..engine.types import keeps_values, lost
+from ..engine import keeps_values, lost
 from ..kinds import is_schedule
+from ..plan import node_of
 from ..settings import check_number, range_of, scalar
 from ..tree import NamedTupleKey
 from ..words import spell
@@ -60,7 +61,9 @@ def hyperparams(
         {'max_norm': 1.0, 'learning_rate': Array(0.5, dtype=float32), 'momentum': 0.9}
     """
     state = unboxed(state)
-    entries = in_state(state) if tx is None else _in_parts(Part(tx, state, None))
+    entries = (
+        in_state(state) if tx is None else _in_parts(Part(node_of(tx), state, None))
+    )
     return {name: entry.value for name, entry in named(entries).items()}
 
 
@@ -131,8 +134,8 @@ def _is_at(path: tuple, entry: Entry) -> bool:
 
 def _in_parts(whole: Part) -> Iterator[Entry]:
     found, kept = [], []  # of calls, and of states, which are to be set as they are
-    for part, _ in whole.walk():
-        if _keeps(part):
+    for part, is_last in whole.walk():
+        if part.is_injected or (is_last and part.call is None):
             entries = [*in_state(part.state, part.path)]
             found += entries
             kept += entries
@@ -167,11 +170,6 @@ def _multiplied(found: list, kept: list, part: Part) -> Iterator[Entry]:
             yield Entry((*where, *path), "lr_mult", x)
 
 
-def _keeps(part: Part) -> bool:
-    """Whether its numbers are to be found in its state alone."""
-    return part.call is None or part.is_injected
-
-
 def _of_call(part: Part) -> Iterator[Entry]:
     for name, (parameter, given) in part.arguments.items():
         values = [((), given)]
@@ -191,17 +189,12 @@ def may_be_schedule(parameter: inspect.Parameter) -> bool:
     return Schedule in kinds
 
 
-_COUNTS = ("count", "step_count", "gradient_step", "step")
-
-
 def _last_step(part: Part) -> jax.Array:
     """How many steps were taken before the last one; all parts of one count alike."""
-    for name in _COUNTS:
-        for _, count in tree.get_all_with_path(part.state, name):
-            if hasattr(count, "dtype") and jnp.issubdtype(count.dtype, jnp.integer):
-                return jnp.maximum(jnp.asarray(count) - 1, 0)
+    for count in part.counts():
+        return jnp.maximum(jnp.asarray(count) - 1, 0)
     raise ValueError(
-        f"hyperparams: no steps are counted in the state of {part.tx!r}: was it made "
+        f"hyperparams: no steps are counted in the state of {part.call!r}: was it made "
         "by another transformation?"
     )
 

@@ -1,26 +1,17 @@
-"""The parts of a transformation: the calls that made it, and what each works on."""
+"""The parts of an optimizer: the calls that made it, and what each works on."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
-from jax.tree_util import DictKey, SequenceKey
+from jax.tree_util import DictKey
 
 from ..base import Params
-from ..engine.leaves import hide, resolve
-from ..engine.stages import Mask
+from ..engine import hide, resolve
 from ..kinds import is_transformation
-from ..parts.combine import (
-    as_tuple,
-    chain,
-    freeze,
-    labels_of,
-    masked,
-    named_chain,
-    partition,
-)
+from ..plan import Chain, Made, Masked, Rule, Whole, split, stages
 from ..settings import Call, Recorded
 from ..tree import NamedTupleKey, paths
 from ..wrappers.groups import groups, is_of_one_estimate, rules_of_leaves
@@ -30,9 +21,9 @@ __all__ = []
 
 
 class Part(NamedTuple):
-    """A call within a transformation, and what it works on."""
+    """A node within an optimizer that a call made, and what it works on."""
 
-    tx: Any
+    node: Any
     state: Any  # None if there is none yet
     params: Params | None  # those that it sees, if they are asked for
     path: tuple = ()  # keys to its state: of chains, partitions, choices of a wrapper
@@ -43,8 +34,8 @@ class Part(NamedTuple):
 
     @property
     def call(self) -> Call | None:
-        """None for what jopt did not make."""
-        return getattr(getattr(self.tx, "update", None), "call", None)
+        """None for what no factory of ours made."""
+        return self.node.call if isinstance(self.node, Made) else None
 
     def group_of(self, path: str) -> str:
         """The labels of a leaf, or the rules that say something of it."""
@@ -64,9 +55,34 @@ class Part(NamedTuple):
         bound.apply_defaults()
         return flat_arguments(bound)
 
+    def counts(self) -> Iterator[jax.Array]:
+        """The numbers of steps in its state, as its rules and wrappers say them."""
+        for stage, state in zip(stages(self.node), split(self.node, self.state)):
+            yield from _counts(stage.part, state)
+
     def parts(self) -> list["Part"]:
         """The parts in it, in the order in which they are applied."""
-        return [] if self.call is None else [*_parts(self, self.call)]
+        part = self
+        if isinstance(self.node, Made):
+            if not self._goes_on():
+                return []
+            part = self._replace(node=self.node.node)
+            if self.call.factory is groups or not _holds_transformations(self.call):
+                part = part._replace(maker=self.call)
+        return [*_below(part)]
+
+    def _goes_on(self) -> bool:
+        """Whether what it is made of says more than its own call.
+
+        A factory that is given transformations does nothing by itself; nor does a mask.
+        An optimizer may be several, for leaves of several kinds.
+        """
+        if self.is_injected:
+            return self.state is None
+        node = _without_calls(self.node)
+        if _holds_transformations(self.call) or isinstance(node, Masked):
+            return True
+        return self.params is not None and _is_partition(node)
 
     def walk(self) -> Iterator[tuple["Part", bool]]:
         """This part and all within, each with whether there are none in it."""
@@ -76,115 +92,115 @@ class Part(NamedTuple):
             yield from part.walk()
 
 
-def _parts(part: Part, call: Call) -> Iterator[Part]:
-    given = call.arguments
-    if call.factory is chain:
-        txs = given.get("args", ())
-        for i, tx in enumerate(txs):
-            state = _state_in(part, lambda s, i=i: _of_chain(s, len(txs))[i])
-            yield part._replace(tx=tx, state=state, path=(*part.path, SequenceKey(i)))
-    elif call.factory is named_chain:
-        for name, tx in given.get("args", ()):
-            state = _state_in(part, lambda s, name=name: s[name])
-            yield part._replace(tx=tx, state=state, path=(*part.path, DictKey(name)))
-    elif call.factory is masked:
-        state = _state_in(part, lambda s: s.inner_state)
-        params = _shown(given["mask"], part.params)
-        yield part._replace(tx=given["inner"], state=state, params=params)
-    elif call.factory is partition:
-        yield from _groups(part, **given)
+def _below(part: Part) -> Iterator[Part]:
+    """The nearest parts below that calls made, or that nothing is below."""
+    node = part.node
+    if isinstance(node, Made):
+        yield part
+        return
+    if isinstance(node, Chain) and _is_partition(node):
+        below = _groups(part)
     else:
-        yield from _within(part, call)
+        below = _parts_of(part)
+    for inner in below:
+        if isinstance(inner.node, Made | Rule | Whole):
+            yield inner
+        else:
+            yield from _below(inner)
 
 
-def _groups(part: Part, transforms, param_labels, **_) -> Iterator[Part]:
-    def mask(label):
-        def of_label(params):
-            labels = labels_of(params, param_labels)
-            return jax.tree.map(lambda x: bool(x == label), labels)
+def _parts_of(part: Part) -> Iterator[Part]:
+    node: Any = part.node
+    keys, params = [None] * len(node.parts), part.params
+    if isinstance(node, Chain):
+        keys = node.keys
+    elif isinstance(node, Masked):
+        params = _shown(node.mask, params)
+    elif isinstance(node, Whole) and part.state is not None:
+        kind = type(part.state).__name__
+        keys = [NamedTupleKey(kind, f) if f != "" else None for f in node.inside]
+    states = _states_in(part)
+    for inner, key, state in zip(node.parts, keys, states):
+        path = part.path if key is None else (*part.path, key)
+        yield part._replace(node=inner, state=state, params=params, path=path)
 
-        return of_label
 
-    maker, rule_of = part.maker, {}
+def _groups(part: Part) -> Iterator[Part]:
+    """The groups of a partition: each behind the mask of its label."""
+    node, maker, own = part.node, part.maker, {}
+    labels = [masked.mask.label[0] for masked in node.parts]
     made_by_rules = all_in_one = False
     if maker is not None and maker.factory is groups:
-        made_by_rules, all_in_one = True, is_of_one_estimate(maker, transforms)
+        made_by_rules, all_in_one = True, is_of_one_estimate(maker, labels)
         if part.params is not None:
-            rule_of = rules_of_leaves(maker.arguments["rules"], part.params)
+            own = rules_of_leaves(maker.arguments["rules"], part.params)
 
     def names(label, params):
-        if params is None or not (rule_of or part.names):
+        if params is None or not (own or part.names):
             return {}
         before = {path: part.group_of(path) for path in paths(params)}
         return {
-            path: "/".join(filter(None, [before[path], rule_of.get(path, str(label))]))
+            path: "/".join(filter(None, [before[path], own.get(path, str(label))]))
             for path in before
         }
 
-    for label, tx in transforms.items():
-        params, key = _shown(mask(label), part.params), DictKey(label)
+    for masked, label, state in zip(node.parts, labels, _states_in(part)):
+        params, key = _shown(masked.mask, part.params), DictKey(label)
         yield part._replace(
-            names=names(label, params),
-            maker=None if made_by_rules else part.maker,
-            unsaid=key if all_in_one and label == "default" else None,
-            tx=tx,
-            state=_state_in(part, lambda s, k=label: s.inner_states[k].inner_state),
+            node=masked.inner,
+            state=None if state is None else _taken(part, masked, state)[0],
             params=params,
             path=(*part.path, key),
             groups=(*part.groups, label),
+            maker=None if made_by_rules else part.maker,
+            names=names(label, params),
+            unsaid=key if all_in_one and label == "default" else None,
         )
 
 
 def _shown(mask: Any, params: Params | None) -> Params | None:
-    return None if params is None else hide(resolve(Mask(mask), params), params)
+    return None if params is None else hide(resolve(mask, params), params, mask.name)
 
 
-def _state_in(part: Part, get: Callable[[Any], Any]) -> Any:
+def _states_in(part: Part) -> list:
+    """The state of each part of a node."""
     if part.state is None:
-        return None
+        return [None] * len(part.node.parts)
+    return [*_taken(part, part.node, part.state)]
+
+
+def _taken(part: Part, node: Any, state: Any) -> Any:
     try:
-        return get(part.state)
-    except (AttributeError, IndexError, KeyError, TypeError):
+        return node.split(state)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        maker = "the optimizer" if part.call is None else repr(part.call)
         raise ValueError(
-            f"the state of {part.tx!r} is a {type(part.state).__name__} that does not "
+            f"the state of {maker} is a {type(state).__name__} that does not "
             "fit it: was it made by another transformation?"
         ) from None
 
 
-def _of_chain(state: Any, length: int) -> Sequence:
-    states = as_tuple(state)
-    if len(states) != length:
-        raise IndexError
-    return states
+def _without_calls(node: Any) -> Any:
+    return _without_calls(node.node) if isinstance(node, Made) else node
 
 
-def _within(part: Part, call: Call) -> Iterator[Part]:
-    """The parts in a wrapper, or in what the factory made with other factories."""
-    if part.is_injected and part.state is not None:
-        return
-    required = [p for p in part.arguments.values() if p[0].default is p[0].empty]
-    inner = [x for _, x in required if is_transformation(x)]
-    if inner or part.is_injected or call.factory is freeze or part.params is not None:
-        product = part._replace(tx=call.inside())
-        made = product.call
-        if call.factory is groups:
-            product = product._replace(maker=call)
-        if made and (inner or part.is_injected or call.factory is freeze):
-            yield product
-            return
-        if made and made.factory is partition:  # an optimizer that is several
-            yield product._replace(maker=call)
-            return
-    states = _states_of(part.state, call)
-    for i, tx in enumerate(inner):
-        key, state = states[i] if states else (None, part.state)
-        path = part.path if key is None else (*part.path, key)
-        yield part._replace(tx=tx, state=state, path=path)
+def _is_partition(node: Any) -> bool:
+    """Whether its parts stand side by side, each for the leaves of a label."""
+    return isinstance(node, Chain) and any(
+        isinstance(part, Masked) and part.mask.label for part in node.parts
+    )
 
 
-def _states_of(state: Any, call: Call) -> list[tuple[NamedTupleKey, Any]]:
-    """The states within that of a wrapper: they are named so, in order."""
-    if type(state).__module__ != call.factory.__module__:
-        return []  # it is the inner one's own
-    fields = [f for f in state._fields if f.endswith("state")]
-    return [(NamedTupleKey(type(state).__name__, f), getattr(state, f)) for f in fields]
+def _holds_transformations(call: Call) -> bool:
+    """Whether a factory was given transformations."""
+    leaves = jax.tree.leaves(call.arguments, is_leaf=is_transformation)
+    return any(map(is_transformation, leaves))
+
+
+def _counts(part: Any, state: Any) -> Iterator[jax.Array]:
+    fields = part.counts if isinstance(part, Rule) else filter(None, [part.count])
+    yield from (getattr(state, field) for field in fields)
+    if isinstance(part, Whole):
+        for inner, inside in zip(part.parts, part.split(state)):
+            for stage, own in zip(stages(inner), split(inner, inside)):
+                yield from _counts(stage.part, own)

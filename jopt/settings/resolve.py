@@ -5,7 +5,7 @@ Steps of rules count from 1, those of schedules from 0.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -126,3 +126,42 @@ def once_for_each(function: Callable[[Any], Any], values: list) -> list:
         if id(x) not in made:
             made[id(x)] = function(x)
     return [made[id(x)] for x in values]
+
+
+class Own(NamedTuple):
+    """A learning rate and a decay, each one or by path; or what one leaf has of them.
+
+    Called with what a step is about, it is that of every leaf at the step: one object
+    where they are equal. Numbers of Python stay such, but for a rate.
+    """
+
+    learning_rate: Any
+    weight_decay: Any
+
+    def __call__(self, at: Any) -> "list[Own]":
+        where, tree, like = at.name, at.params, jnp.zeros((), at.dtype)
+        known, made = {}, {}
+
+        def now(name, value):
+            if isinstance(value, (int, float)) and name != "learning_rate":
+                return value
+            if id(value) not in known:
+                known[id(value)] = setting_at(where, name, value, at.t, like)
+            return known[id(value)]
+
+        columns = [
+            values_of(value, tree, name=f"{where}: {name}", **_ELSEWHERE.get(name, {}))
+            for name, value in self._asdict().items()
+        ]
+        for row in zip(*columns):
+            if (key := tuple(map(id, row))) not in made:
+                made[key] = Own(*map(now, self._fields, row))
+        return [made[tuple(map(id, row))] for row in zip(*columns)]
+
+
+def largest(numbers: list) -> Any:
+    """The largest of some numbers, many of which are one object."""
+    first, *others = {id(x): x for x in numbers}.values() or [0.0]
+    for x in others:
+        first = jnp.maximum(first, x)
+    return first

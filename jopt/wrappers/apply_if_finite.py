@@ -9,9 +9,8 @@ from ..base import (
     GradientTransformation,
     GradientTransformationExtraArgs,
     OptState,
-    with_extra_args_support,
 )
-from ..engine import transformation
+from ..engine import transformation, wrap
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
 from ..settings import check_integer
@@ -65,34 +64,36 @@ def apply_if_finite(
     check_integer(
         "apply_if_finite", "max_consecutive_errors", max_consecutive_errors, 0
     )
-    inner = with_extra_args_support(inner)
 
-    def init(params):
-        return ApplyIfFiniteState(
-            notfinite_count=jnp.zeros((), jnp.int32),
-            last_finite=jnp.ones((), bool),
-            total_notfinite=jnp.zeros((), jnp.int32),
-            inner_state=inner.init(params),
-        )
+    def build(inner):
+        def init(params):
+            return ApplyIfFiniteState(
+                notfinite_count=jnp.zeros((), jnp.int32),
+                last_finite=jnp.ones((), bool),
+                total_notfinite=jnp.zeros((), jnp.int32),
+                inner_state=inner.init(params),
+            )
 
-    def update(updates, state, params=None, **extra_args):
-        check_state("apply_if_finite", state, ApplyIfFiniteState)
-        finite = all_finite(updates)
-        in_a_row = jnp.where(finite, 0, safe_increment(state.notfinite_count))
-        updates, inner_state = step_if(
-            finite | (in_a_row > max_consecutive_errors),
-            inner,
-            updates,
-            state.inner_state,
-            params,
-            extra_args,
-        )
-        total = state.total_notfinite
-        return updates, state._replace(
-            notfinite_count=in_a_row,
-            last_finite=finite,
-            total_notfinite=jnp.where(finite, total, safe_increment(total)),
-            inner_state=inner_state,
-        )
+        def update(updates, state, params=None, **extra_args):
+            check_state("apply_if_finite", state, ApplyIfFiniteState)
+            finite = all_finite(updates)
+            in_a_row = jnp.where(finite, 0, safe_increment(state.notfinite_count))
+            updates, inner_state = step_if(
+                finite | (in_a_row > max_consecutive_errors),
+                inner,
+                updates,
+                state.inner_state,
+                params,
+                extra_args,
+            )
+            total = state.total_notfinite
+            return updates, state._replace(
+                notfinite_count=in_a_row,
+                last_finite=finite,
+                total_notfinite=jnp.where(finite, total, safe_increment(total)),
+                inner_state=inner_state,
+            )
 
-    return GradientTransformationExtraArgs(init, update)
+        return init, update
+
+    return wrap(build, inner_state=inner)

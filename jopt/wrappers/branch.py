@@ -16,10 +16,16 @@ from ..base import (
     Updates,
 )
 from ..compat import Tracer
-from ..engine.compiled import fixed, freed
-from ..engine.leaves import Leaves
-from ..engine.sums import remember, sums
-from ..engine.types import in_types_of, keep_types, strong
+from ..engine import (
+    Leaves,
+    fixed,
+    freed,
+    in_types_of,
+    keep_types,
+    remember,
+    strong,
+    sums,
+)
 from ..kinds import is_inexact_value, is_masked, is_numeric
 from ..tree.matching import beside
 from ..tree.reduce_leaves import Reduction, reduce_leaves

@@ -10,10 +10,8 @@ from ..base import (
     GradientTransformation,
     GradientTransformationExtraArgs,
     OptState,
-    with_extra_args_support,
 )
-from ..engine import transformation
-from ..engine.stages import takes
+from ..engine import transformation, wrap
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
 from ..settings import called
@@ -139,31 +137,38 @@ def _conditionally(
             f"{name}: should_transform_fn must be a function of the step, "
             f"got {should_transform_fn!r}"
         )
-    inner = with_extra_args_support(inner)
 
-    def init(params):
-        return state_class(
-            step=jnp.zeros((), jnp.int32), inner_state=inner.init(params)
-        )
-
-    def update(updates, state, params=None, **extra_args):
-        check_state(name, state, state_class)
-        forwarded = extra_args if forward_extra_args else {}
-        test, at = should_transform_fn, state.step
-        condition = jnp.asarray(
-            called(name, "should_transform_fn", test, at, **forwarded)
-        )
-        if condition.shape != () or condition.dtype != bool:
-            raise ValueError(
-                f"{name}: should_transform_fn must return one boolean, got "
-                f"{condition.dtype}{list(condition.shape)}"
+    def build(inner):
+        def init(params):
+            return state_class(
+                step=jnp.zeros((), jnp.int32), inner_state=inner.init(params)
             )
-        updates, inner_state = step_if(
-            condition, inner, updates, state.inner_state, params, extra_args, otherwise
-        )
-        step = safe_increment(state.step)
-        return updates, state._replace(step=step, inner_state=inner_state)
 
-    if forward_extra_args:
-        update = takes(None)(update)
-    return GradientTransformationExtraArgs(init, update)
+        def update(updates, state, params=None, **extra_args):
+            check_state(name, state, state_class)
+            forwarded = extra_args if forward_extra_args else {}
+            test, at = should_transform_fn, state.step
+            condition = jnp.asarray(
+                called(name, "should_transform_fn", test, at, **forwarded)
+            )
+            if condition.shape != () or condition.dtype != bool:
+                raise ValueError(
+                    f"{name}: should_transform_fn must return one boolean, got "
+                    f"{condition.dtype}{list(condition.shape)}"
+                )
+            updates, inner_state = step_if(
+                condition,
+                inner,
+                updates,
+                state.inner_state,
+                params,
+                extra_args,
+                otherwise,
+            )
+            step = safe_increment(state.step)
+            return updates, state._replace(step=step, inner_state=inner_state)
+
+        return init, update
+
+    takes = None if forward_extra_args else frozenset()
+    return wrap(build, takes=takes, count="step", inner_state=inner)

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 
 from ..base import OptState, Params
 from ..boxes import boxed_as, has_boxes, unboxed
-from ..engine.leaves import Leaves
-from ..engine.types import in_types_of
+from ..engine import Leaves, in_types_of
 from ..parts.average import ParamsEmaState
 from .branch import slots_of
 from .lookahead import LookaheadPlainState, LookaheadState, are_both

@@ -10,10 +10,8 @@ from jax.typing import ArrayLike
 from ..base import (
     GradientTransformation,
     GradientTransformationExtraArgs,
-    with_extra_args_support,
 )
-from ..engine import transformation
-from ..engine.leaves import Leaves
+from ..engine import Leaves, transformation, wrap
 from ..kinds import is_complex
 from ..numerics import cast, compute_dtype
 from ..parts.combine import check_transformation
@@ -50,34 +48,37 @@ def flatten(inner: GradientTransformation) -> GradientTransformationExtraArgs:
         (9,)
     """
     check_transformation("flatten", "inner", inner)
-    inner = with_extra_args_support(inner)
 
-    def init(params):
-        check_together("flatten", params=params)
-        leaves = Leaves(params, params)
-        given = jax.tree.leaves(params)
-        every = [i for i, foreign in enumerate(leaves.untouched) if not foreign]
-        arrays = [i for i in every if hasattr(given[i], "shape")]
-        return inner.init(_join([leaves.p[i] for i in arrays or every]))
+    def build(inner):
+        def init(params):
+            check_together("flatten", params=params)
+            leaves = Leaves(params, params)
+            given = jax.tree.leaves(params)
+            every = [i for i, foreign in enumerate(leaves.untouched) if not foreign]
+            arrays = [i for i in every if hasattr(given[i], "shape")]
+            return inner.init(_join([leaves.p[i] for i in arrays or every]))
 
-    def update(updates, state, params=None, **extra_args):
-        leaves = Leaves(updates, params)
-        check_together("flatten", updates=updates)
-        kept = _in_vector(leaves, params, inner, state)
-        # A parameter without a gradient keeps its place in the vector.
-        gs = [
-            leaves.g[i] if leaves.optimized[i] else jnp.zeros_like(leaves.p[i]) for i in kept
-        ]
-        p = None if params is None else _join([leaves.p[i] for i in kept])
-        flat, state = inner.update(_join(gs), state, p, **extra_args)
-        for i, g, piece in zip(kept, gs, jax.lax.split(flat, [g.size for g in gs])):
-            if leaves.optimized[i]:
-                piece = piece.reshape(g.shape)
-                piece = piece if is_complex(g.dtype) else piece.real
-                leaves.g[i] = _scatter(cast(piece, g.dtype), g)
-        return leaves.tree(leaves.g), state
+        def update(updates, state, params=None, **extra_args):
+            leaves = Leaves(updates, params)
+            check_together("flatten", updates=updates)
+            kept = _in_vector(leaves, params, inner, state)
+            # A parameter without a gradient keeps its place in the vector.
+            gs = [
+                leaves.g[i] if leaves.optimized[i] else jnp.zeros_like(leaves.p[i])
+                for i in kept
+            ]
+            p = None if params is None else _join([leaves.p[i] for i in kept])
+            flat, state = inner.update(_join(gs), state, p, **extra_args)
+            for i, g, piece in zip(kept, gs, jax.lax.split(flat, [g.size for g in gs])):
+                if leaves.optimized[i]:
+                    piece = piece.reshape(g.shape)
+                    piece = piece if is_complex(g.dtype) else piece.real
+                    leaves.g[i] = _scatter(cast(piece, g.dtype), g)
+            return leaves.tree(leaves.g), state
 
-    return GradientTransformationExtraArgs(init, update)
+        return init, update
+
+    return wrap(build, inner)
 
 
 def _in_vector(

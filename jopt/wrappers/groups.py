@@ -21,13 +21,10 @@ from ..base import (
     WeightDecay,
 )
 from ..engine import transformation
-from ..engine.stages import WholeStage, plan_of
 from ..kinds import is_function, is_schedule, is_transformation
 from ..optimizers.dadapt_adamw import dadapt_adamw
-from ..optimizers.galore import galore
 from ..optimizers.lbfgs import lbfgs
 from ..optimizers.momo import momo, momo_adam
-from ..optimizers.muon import muon
 from ..optimizers.prodigy import prodigy
 from ..parts.combine import (
     chain,
@@ -37,14 +34,12 @@ from ..parts.combine import (
     set_to_zero,
 )
 from ..parts.scale import ends_in_learning_rate, scale
+from ..plan import is_leaf_by_leaf, node_of
 from ..settings import Range, check_number, check_numbers
 from ..tree import paths
 from ..tree.selection import Which, chosen_by, numbers_in
 from .flatten import flatten
-from .lookahead import lookahead
 from .schedule_free import schedule_free_adamw, schedule_free_sgd
-from .split_real_and_imaginary import split_real_and_imaginary
-from .with_metrics import with_metrics
 
 __all__ = ["groups", "layerwise_lr_decay"]
 
@@ -294,21 +289,9 @@ def is_of_one_estimate(call: settings.Call, transforms: Mapping) -> bool:
     return any(rule.name not in transforms for rule in _named(call.arguments["rules"]))
 
 
-# They are run on trees, and do to a leaf what they would to it alone.
-_LEAF_BY_LEAF = (muon, galore, lookahead, with_metrics, split_real_and_imaginary)
-
-
 def _sees_the_tree(tx: GradientTransformation) -> bool:
     """Whether what it does to a leaf may depend on the others."""
-    call: Any = getattr(tx.update, "call", None)
-    if call is not None and isinstance(call.factory, settings.Recorded):
-        tx = call.inside()
-    elif call is not None and call.factory in _LEAF_BY_LEAF:
-        return any(_sees_the_tree(inner) for inner, _ in _inside(call))
-    return any(
-        isinstance(stage, WholeStage) or stage.reduce is not None
-        for stage in plan_of(tx).stages
-    )
+    return not is_leaf_by_leaf(node_of(tx))
 
 
 def _of_one_estimate(

@@ -21,13 +21,11 @@ from ..base import (
     with_extra_args_support,
 )
 from ..compat import with_weak_type
-from ..engine import from_plan
-from ..engine.checks import Unchecked, compare
-from ..engine.stages import names_taken, plan_of, takes
-from ..engine.types import in_types_of, keep_types, strong
+from ..engine import Inside, compare, from_node, in_types_of, keep_types, strong
 from ..kinds import is_function
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
+from ..plan import Whole, names_taken, node_of
 from ..settings import scheduled
 from .branch import check_state
 
@@ -181,7 +179,7 @@ class _Injected(settings.Recorded):
         for name, value in bound.arguments.items():
             bound.arguments[name] = settings.rules_as_tree(name, value)
         call = _Call(self, dict(bound.arguments))
-        return from_plan(plan_of(self.make(bound)), call)
+        return from_node(self.make(bound), call)
 
 
 @settings.recorded(_Injected)
@@ -253,7 +251,7 @@ def _make(
     static: set[str],
     hyperparam_dtype: DTypeLike | None,
     bound: inspect.BoundArguments,
-) -> GradientTransformationExtraArgs:
+) -> Whole:
     where = f"{_WHERE}({_name(factory)})"
     bound.apply_defaults()
     arguments = {k: v for k, v in flat_arguments(bound).items() if k not in static}
@@ -303,7 +301,7 @@ def _make(
             hyperparams_states=jax.eval_shape(
                 lambda: {name: s.init() for name, s in schedules.items()}
             ),
-            inner_state=Unchecked(),
+            inner_state=Inside(),
         )
 
     def update(updates, state, params=None, **extra_args):
@@ -329,18 +327,22 @@ def _make(
             inner_state=in_types_of(state.inner_state, inner_state),
         )
 
-    # A first call, so that a number out of its range is refused here.
-    like = jax.ShapeDtypeStruct((), jnp.result_type(float))
-    names = None
+    takes, inside = frozenset(), {}
+    try:
+        inside = {"inner_state": inner({})}
+    except Exception:  # the factory wants numbers where there are schedules
+        names = []
 
-    def first(values):
-        nonlocal names
-        names = names_taken(plan_of(inner(values)))
+        def first(values):
+            names[:] = [names_taken(node_of(inner(values)))]
 
-    jax.eval_shape(first, dict.fromkeys(schedules, like))
+        # Called once, so that a number out of its range is refused here.
+        like = jax.ShapeDtypeStruct((), jnp.result_type(float))
+        jax.eval_shape(first, dict.fromkeys(schedules, like))
+        takes = names[0]
     if any(not isinstance(s, WrappedSchedule) for s in schedules.values()):
-        names = None  # a stateful schedule sees them all
-    return GradientTransformationExtraArgs(init, takes(names)(update))
+        takes = None  # a stateful schedule sees them all
+    return Whole(init, update, inside, takes=takes, leaf_by_leaf=True)
 
 
 def _whole_or(dtype: Any, x: Any) -> Any:

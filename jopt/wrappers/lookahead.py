@@ -11,12 +11,8 @@ from ..base import (
     GradientTransformationExtraArgs,
     OptState,
     Params,
-    with_extra_args_support,
 )
-from ..engine import per_leaf, transformation
-from ..engine.leaves import Leaves
-from ..engine.stages import begun_with
-from ..engine.types import begun_anew, in_types_of
+from ..engine import Leaves, begun_anew, in_types_of, per_leaf, transformation, wrap
 from ..numerics import cast, compute_dtype, safe_increment
 from ..parts.apply import apply_updates
 from ..parts.combine import check_transformation
@@ -118,54 +114,59 @@ def lookahead(
     check_transformation("lookahead", "fast_optimizer", fast_optimizer)
     if not isinstance(sync_period, jax.Array):
         check_integer("lookahead", "sync_period", sync_period)
-    fast = with_extra_args_support(fast_optimizer)
     slow = _slow(slow_step_size)
 
-    def init(params):
-        steps = jnp.zeros((), jnp.int32)
-        if are_both(params) or stands_for_both(params):
-            return LookaheadState(fast.init(params.fast), steps)
-        return LookaheadPlainState(fast.init(params), steps, slow.init(params).slow)
+    def build(fast):
+        def init(params):
+            steps = jnp.zeros((), jnp.int32)
+            if are_both(params) or stands_for_both(params):
+                return LookaheadState(fast.init(params.fast), steps)
+            return LookaheadPlainState(fast.init(params), steps, slow.init(params).slow)
 
-    @begun_with(_of_init)
-    def update(updates, state, params: Any = None, **extra_args):
-        if params is None:
-            raise ValueError(
-                "lookahead: params is missing; call update(updates, state, params)"
+        def update(updates, state, params: Any = None, **extra_args):
+            if params is None:
+                raise ValueError(
+                    "lookahead: params is missing; call update(updates, state, params)"
+                )
+            both = are_both(params)
+            keeps = not both or hasattr(state, "slow")
+            check_state(
+                "lookahead", state, LookaheadPlainState if keeps else LookaheadState
             )
-        both = are_both(params)
-        keeps = not both or hasattr(state, "slow")
-        check_state(
-            "lookahead", state, LookaheadPlainState if keeps else LookaheadState
-        )
-        p = params.fast if both else params
-        u, fast_state = fast.update(updates, state.fast_state, p, **extra_args)
-        fast_state = in_types_of(state.fast_state, fast_state)
-        steps = safe_increment(state.steps_since_sync)
+            p = params.fast if both else params
+            u, fast_state = fast.update(updates, state.fast_state, p, **extra_args)
+            fast_state = in_types_of(state.fast_state, fast_state)
+            steps = safe_increment(state.steps_since_sync)
 
-        def go_on():
-            moved = params._replace(fast=u, slow=zeros(u)) if both else u
-            return moved, state._replace(fast_state=fast_state, steps_since_sync=steps)
+            def go_on():
+                moved = params._replace(fast=u, slow=zeros(u)) if both else u
+                return moved, state._replace(
+                    fast_state=fast_state, steps_since_sync=steps
+                )
 
-        def synchronize():
-            after = fast_state
-            if reset_state:
-                after = begun_anew(fast_state, fast.init(p))
-            now = state._replace(
-                fast_state=after, steps_since_sync=jnp.zeros_like(steps)
-            )
-            if both:
-                return _meet_both(u, params, slow_step_size), now
-            moved, kept = slow.update(u, _Slow(state.slow), p)
-            return moved, now._replace(slow=kept.slow)
+            def synchronize():
+                after = fast_state
+                if reset_state:
+                    after = begun_anew(fast_state, fast.init(p))
+                now = state._replace(
+                    fast_state=after, steps_since_sync=jnp.zeros_like(steps)
+                )
+                if both:
+                    return _meet_both(u, params, slow_step_size), now
+                moved, kept = slow.update(u, _Slow(state.slow), p)
+                return moved, now._replace(slow=kept.slow)
 
-        moved, now = choose(steps >= sync_period, go_on, synchronize)
-        if both and keeps:
-            kept = slow.init(apply_updates(params.slow, moved.slow))
-            now = in_types_of(state, now._replace(slow=kept.slow))
-        return moved, now
+            moved, now = choose(steps >= sync_period, go_on, synchronize)
+            if both and keeps:
+                kept = slow.init(apply_updates(params.slow, moved.slow))
+                now = in_types_of(state, now._replace(slow=kept.slow))
+            return moved, now
 
-    return GradientTransformationExtraArgs(init, update)
+        return init, update
+
+    return wrap(
+        build, began_with=_of_init, leaf_by_leaf=True, fast_state=fast_optimizer
+    )
 
 
 def _meet(u, fast, slow, rate) -> tuple[jax.Array, jax.Array]:

@@ -12,14 +12,11 @@ from ..base import (
     OptState,
     Params,
     PerLeaf,
-    with_extra_args_support,
 )
-from ..engine import transformation
-from ..engine.leaves import Leaves
-from ..engine.types import in_types_of
-from ..engine.whole import Own, per_tree
+from ..engine import Leaves, in_types_of, per_tree, transformation, wrap
 from ..parts.combine import check_transformation
 from ..settings import PLAIN_DECAY, POSITIVE, check_integer
+from ..settings.resolve import Own
 from .branch import as_updates, check_state, of_slots
 
 __all__ = ["MechanicState", "mechanize"]
@@ -96,28 +93,30 @@ def mechanize(
     """
     check_transformation("mechanize", "base_optimizer", base_optimizer)
     check_integer("mechanize", "num_betas", num_betas)
-    base = with_extra_args_support(base_optimizer)
     bets = _bets(weight_decay, eps, s_init, num_betas)
 
-    def init(params):
-        return MechanicState(base.init(params), *bets.init(params))
+    def build(base):
+        def init(params):
+            return MechanicState(base.init(params), *bets.init(params))
 
-    def update(updates, state, params=None, **extra_args):
-        check_state("mechanize", state, MechanicState)
-        if params is None:
-            raise ValueError(
-                "mechanize: params is missing; call update(updates, state, params)"
-            )
-        updates = of_slots(updates, state.x0)
-        leaves = Leaves(updates, params)
-        gs = [g for g, live in zip(leaves.g, leaves.optimized) if live]
-        old = state.base_optimizer_state
-        u, new = base.update(updates, old, params, **extra_args)
-        u = as_updates(u, updates)
-        u, now = bets.update(u, _Bets(*state[1:]), params, gradients=gs)
-        return u, type(state)(in_types_of(old, new), *now)
+        def update(updates, state, params=None, **extra_args):
+            check_state("mechanize", state, MechanicState)
+            if params is None:
+                raise ValueError(
+                    "mechanize: params is missing; call update(updates, state, params)"
+                )
+            updates = of_slots(updates, state.x0)
+            leaves = Leaves(updates, params)
+            gs = [g for g, live in zip(leaves.g, leaves.optimized) if live]
+            old = state.base_optimizer_state
+            u, new = base.update(updates, old, params, **extra_args)
+            u = as_updates(u, updates)
+            u, now = bets.update(u, _Bets(*state[1:]), params, gradients=gs)
+            return u, type(state)(in_types_of(old, new), *now)
 
-    return GradientTransformationExtraArgs(init, update)
+        return init, update
+
+    return wrap(build, base_optimizer_state=base_optimizer)
 
 
 def _bets(weight_decay, eps, s_init, n) -> GradientTransformationExtraArgs:

@@ -14,13 +14,9 @@ from ..base import (
     OptState,
     Params,
     Updates,
-    with_extra_args_support,
 )
 from ..compat import shard_alike
-from ..engine import transformation
-from ..engine.calls import traced_once
-from ..engine.leaves import Leaves
-from ..engine.types import in_types_of, keep_types
+from ..engine import Leaves, in_types_of, keep_types, traced_once, transformation, wrap
 from ..kinds import is_complex, is_numeric, is_own_object
 from ..numerics import abs_sq, compute_dtype, safe_increment
 from ..parts.combine import check_transformation
@@ -172,59 +168,67 @@ def multi_steps(
             f"gradient_step and params, got {should_skip_update_fn!r}"
         )
     check_floating_dtype("multi_steps", "accumulator_dtype", accumulator_dtype)
-    opt = with_extra_args_support(opt)
 
-    def init(params):
-        count = jnp.zeros((), jnp.int32)
-        skip_state = ()
-        if should_skip_update_fn is not None:
-            _, skip_state = should_skip_update_fn(zeros(params), count, params)
-        return MultiStepsState(
-            mini_step=count,
-            gradient_step=jnp.zeros((), jnp.int32),
-            inner_opt_state=opt.init(params),
-            acc_grads=_accumulators(params, accumulator_dtype),
-            skip_state=skip_state,
-        )
-
-    def update(updates, state, params=None, **extra_args):
-        check_state("multi_steps", state, MultiStepsState)
-
-        def step(grads):
-            new, inner = opt.update(grads, state.inner_opt_state, params, **extra_args)
-            # The accumulators are left as they are, which costs no traffic: the next
-            # call begins anew, whatever they hold.
-            return as_updates(new, updates), state._replace(
-                mini_step=jnp.zeros_like(state.mini_step),
-                gradient_step=safe_increment(state.gradient_step),
-                inner_opt_state=in_types_of(state.inner_opt_state, inner),
+    def build(opt):
+        def init(params):
+            count = jnp.zeros((), jnp.int32)
+            skip_state = ()
+            if should_skip_update_fn is not None:
+                _, skip_state = should_skip_update_fn(zeros(params), count, params)
+            return MultiStepsState(
+                mini_step=count,
+                gradient_step=jnp.zeros((), jnp.int32),
+                inner_opt_state=opt.init(params),
+                acc_grads=_accumulators(params, accumulator_dtype),
+                skip_state=skip_state,
             )
 
-        def collect():
-            _, acc = _accumulate(updates, state, params, use_grad_mean)
-            mini_step = safe_increment(state.mini_step)
-            return None, state._replace(mini_step=mini_step, acc_grads=acc)
+        def update(updates, state, params=None, **extra_args):
+            check_state("multi_steps", state, MultiStepsState)
 
-        def step_with_all():
-            return step(_accumulate(updates, state, params, use_grad_mean)[0])
+            def step(grads):
+                new, inner = opt.update(
+                    grads, state.inner_opt_state, params, **extra_args
+                )
+                # The accumulators are left as they are, which costs no traffic: the next
+                # call begins anew, whatever they hold.
+                return as_updates(new, updates), state._replace(
+                    mini_step=jnp.zeros_like(state.mini_step),
+                    gradient_step=safe_increment(state.gradient_step),
+                    inner_opt_state=in_types_of(state.inner_opt_state, inner),
+                )
 
-        if every_k_schedule == 1:
-            choices, which = (lambda: step(updates),), 0
-        else:
-            k = _every_k(every_k_schedule, state.gradient_step)
-            choices, which = (
-                (collect, step_with_all),
-                safe_increment(state.mini_step) >= k,
+            def collect():
+                _, acc = _accumulate(updates, state, params, use_grad_mean)
+                mini_step = safe_increment(state.mini_step)
+                return None, state._replace(mini_step=mini_step, acc_grads=acc)
+
+            def step_with_all():
+                return step(_accumulate(updates, state, params, use_grad_mean)[0])
+
+            if every_k_schedule == 1:
+                choices, which = (lambda: step(updates),), 0
+            else:
+                k = _every_k(every_k_schedule, state.gradient_step)
+                choices, which = (
+                    (collect, step_with_all),
+                    safe_increment(state.mini_step) >= k,
+                )
+            if should_skip_update_fn is None:
+                return choose_step(which, updates, params, *choices)
+            skip, skip_state = should_skip_update_fn(
+                updates, state.gradient_step, params
             )
-        if should_skip_update_fn is None:
-            return choose_step(which, updates, params, *choices)
-        skip, skip_state = should_skip_update_fn(updates, state.gradient_step, params)
-        which = jnp.where(skip, 0, jnp.asarray(which, jnp.int32) + 1)
-        choices = (lambda: (None, state), *choices)
-        new, state = choose_step(which, updates, params, *choices)
-        return new, state._replace(skip_state=keep_types(skip_state, state.skip_state))
+            which = jnp.where(skip, 0, jnp.asarray(which, jnp.int32) + 1)
+            choices = (lambda: (None, state), *choices)
+            new, state = choose_step(which, updates, params, *choices)
+            return new, state._replace(
+                skip_state=keep_types(skip_state, state.skip_state)
+            )
 
-    return GradientTransformationExtraArgs(init, update)
+        return init, update
+
+    return wrap(build, count="gradient_step", inner_opt_state=opt)
 
 
 def _every_k(schedule: Any, gradient_step: jax.Array) -> ArrayLike:

@@ -11,12 +11,16 @@ from ..base import (
     OptState,
     Params,
     Updates,
-    with_extra_args_support,
 )
-from ..engine import transformation
-from ..engine.leaves import Leaves
-from ..engine.types import begun_anew, in_types_of, keep_types
-from ..engine.whole import per_tree
+from ..engine import (
+    Leaves,
+    begun_anew,
+    in_types_of,
+    keep_types,
+    per_tree,
+    transformation,
+    wrap,
+)
 from ..kinds import is_inexact_value
 from ..numerics import cast, compute_dtype
 from ..parts.combine import check_transformation
@@ -98,77 +102,80 @@ def sam(
     check_transformation("sam", "optimizer", optimizer)
     check_transformation("sam", "adv_optimizer", adv_optimizer)
     check_integer("sam", "sync_period", sync_period)
-    opt = with_extra_args_support(optimizer)
-    adv = with_extra_args_support(adv_optimizer)
     origin = _origin()
 
-    def init(params):
-        return SAMState(
-            steps_since_sync=jnp.zeros((), jnp.int32),
-            opt_state=opt.init(params),
-            adv_state=adv.init(params),
-            cache=None if opaque_mode else origin.init(params).cache,
-        )
-
-    def update(updates, state, params=None, **extra_args):
-        check_state("sam", state, SAMState)
-        if params is None:
-            raise ValueError(
-                "sam: params is missing; call update(grads, state, params)"
+    def build(opt, adv):
+        def init(params):
+            return SAMState(
+                steps_since_sync=jnp.zeros((), jnp.int32),
+                opt_state=opt.init(params),
+                adv_state=adv.init(params),
+                cache=None if opaque_mode else origin.init(params).cache,
             )
-        if opaque_mode:
-            return all_steps(updates, state, params, **extra_args)
-        return one_step(updates, state, params, **extra_args)
 
-    def ascend(g, adv_state, q, extra_args):
-        u, new = adv.update(g, adv_state, q, **extra_args)
-        u = jax.tree.map(lambda x: -x if is_inexact_value(x) else x, u)
-        return as_updates(u, g), in_types_of(adv_state, new)
+        def update(updates, state, params=None, **extra_args):
+            check_state("sam", state, SAMState)
+            if params is None:
+                raise ValueError(
+                    "sam: params is missing; call update(grads, state, params)"
+                )
+            if opaque_mode:
+                return all_steps(updates, state, params, **extra_args)
+            return one_step(updates, state, params, **extra_args)
 
-    def descend(g, state, p, extra_args):
-        u, new = opt.update(g, state.opt_state, p, **extra_args)
-        adv_state = state.adv_state
-        if reset_state:
-            adv_state = begun_anew(adv_state, adv.init(p))
-        new = in_types_of(state.opt_state, new)
-        return as_updates(u, g), state._replace(opt_state=new, adv_state=adv_state)
+        def ascend(g, adv_state, q, extra_args):
+            u, new = adv.update(g, adv_state, q, **extra_args)
+            u = jax.tree.map(lambda x: -x if is_inexact_value(x) else x, u)
+            return as_updates(u, g), in_types_of(adv_state, new)
 
-    def one_step(g, state, q, **extra_args):
-        g = of_slots(g, state.cache)
-        first = state.steps_since_sync == 0
-        last = state.steps_since_sync >= sync_period - 1
-        p, now = origin.update(q, _Cache(state.cache), q, first=first)
-        p = jax.tree.map(lambda x, y: x if y is None else y, q, p)  # it has no origin
+        def descend(g, state, p, extra_args):
+            u, new = opt.update(g, state.opt_state, p, **extra_args)
+            adv_state = state.adv_state
+            if reset_state:
+                adv_state = begun_anew(adv_state, adv.init(p))
+            new = in_types_of(state.opt_state, new)
+            return as_updates(u, g), state._replace(opt_state=new, adv_state=adv_state)
 
-        def up():
-            u, adv_state = ascend(g, state.adv_state, q, extra_args)
-            return u, state._replace(adv_state=adv_state)
+        def one_step(g, state, q, **extra_args):
+            g = of_slots(g, state.cache)
+            first = state.steps_since_sync == 0
+            last = state.steps_since_sync >= sync_period - 1
+            p, now = origin.update(q, _Cache(state.cache), q, first=first)
+            p = jax.tree.map(
+                lambda x, y: x if y is None else y, q, p
+            )  # it has no origin
 
-        def down():
-            u, new = descend(g, state, p, extra_args)
-            return _from(q, p, u), new
+            def up():
+                u, adv_state = ascend(g, state.adv_state, q, extra_args)
+                return u, state._replace(adv_state=adv_state)
 
-        u, state = choose_step(last, g, q, up, down)
-        steps = jnp.where(last, 0, state.steps_since_sync + 1)
-        return u, state._replace(steps_since_sync=steps, cache=now.cache)
+            def down():
+                u, new = descend(g, state, p, extra_args)
+                return _from(q, p, u), new
 
-    def all_steps(g, state, p, *, grad_fn=None, **extra_args):
-        if grad_fn is None:
-            raise ValueError(
-                "sam: grad_fn is missing, the function of parameters and number that "
-                "opaque_mode needs; call update(grads, state, params, grad_fn=grad_fn)"
-            )
-        q = p
-        for i in range(sync_period - 1):
-            u, adv_state = ascend(g, state.adv_state, q, extra_args)
-            q, state = _plus(q, u), state._replace(adv_state=adv_state)
-            grads = grad_fn(q, i)
-            if batch_axis_name is not None:
-                grads = jax.lax.pmean(grads, batch_axis_name)
-            g = keep_types(grads, g)
-        return descend(g, state, p, extra_args)
+            u, state = choose_step(last, g, q, up, down)
+            steps = jnp.where(last, 0, state.steps_since_sync + 1)
+            return u, state._replace(steps_since_sync=steps, cache=now.cache)
 
-    return GradientTransformationExtraArgs(init, update)
+        def all_steps(g, state, p, *, grad_fn=None, **extra_args):
+            if grad_fn is None:
+                raise ValueError(
+                    "sam: grad_fn is missing, the function of parameters and number that "
+                    "opaque_mode needs; call update(grads, state, params, grad_fn=grad_fn)"
+                )
+            q = p
+            for i in range(sync_period - 1):
+                u, adv_state = ascend(g, state.adv_state, q, extra_args)
+                q, state = _plus(q, u), state._replace(adv_state=adv_state)
+                grads = grad_fn(q, i)
+                if batch_axis_name is not None:
+                    grads = jax.lax.pmean(grads, batch_axis_name)
+                g = keep_types(grads, g)
+            return descend(g, state, p, extra_args)
+
+        return init, update
+
+    return wrap(build, opt_state=optimizer, adv_state=adv_optimizer)
 
 
 def _origin() -> GradientTransformationExtraArgs:

@@ -14,13 +14,9 @@ from ..base import (
     Params,
     PerLeaf,
     Schedule,
-    with_extra_args_support,
 )
 from ..curves import warmup_constant_schedule
-from ..engine import transformation
-from ..engine.leaves import Leaves
-from ..engine.types import in_types_of
-from ..engine.whole import largest, per_tree
+from ..engine import Leaves, in_types_of, per_tree, transformation, wrap
 from ..kinds import is_schedule
 from ..numerics import cast, compute_dtype, safe_increment, width_of
 from ..optimizers.rmsprop import scale_by_rms
@@ -29,6 +25,7 @@ from ..parts.combine import chain, check_transformation
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import descend
 from ..settings import FINITE, PLAIN_DECAY, Range, schedule, setting_at
+from ..settings.resolve import largest
 from .branch import as_updates, check_state, slots_of
 
 __all__ = [
@@ -116,51 +113,53 @@ def schedule_free(
         Defazio et al., The Road Less Scheduled, NeurIPS 2024, arXiv:2405.15682.
     """
     check_transformation("schedule_free", "base_optimizer", base_optimizer)
-    base = with_extra_args_support(base_optimizer)
     average = _average(b1, weight_lr_power, state_dtype)
 
-    def init(params):
-        now = average.init(params)
-        return ScheduleFreeState(
-            b1=jnp.array(b1, now.max_lr.dtype, copy=True),
-            weight_sum=now.weight_sum,
-            step_count=jnp.ones((), jnp.int32),
-            max_lr=now.max_lr,
-            base_optimizer_state=base.init(params),
-            z=now.z,
-        )
-
-    def update(updates, state, params=None, **extra_args):
-        check_state("schedule_free", state, ScheduleFreeState)
-        if params is None:
-            raise ValueError(
-                "schedule_free: params is missing; call update(updates, state, params)"
+    def build(base):
+        def init(params):
+            now = average.init(params)
+            return ScheduleFreeState(
+                b1=jnp.array(b1, now.max_lr.dtype, copy=True),
+                weight_sum=now.weight_sum,
+                step_count=jnp.ones((), jnp.int32),
+                max_lr=now.max_lr,
+                base_optimizer_state=base.init(params),
+                z=now.z,
             )
-        base_state = state.base_optimizer_state
-        u, new_state = base.update(updates, base_state, params, **extra_args)
-        step = state.step_count
-        rate = largest(
-            [
-                setting_at("schedule_free", "learning_rate", x, step, state.max_lr)
-                for x in jax.tree.leaves(learning_rate)
-            ]
-        )
-        u, now = average.update(
-            as_updates(u, updates),
-            _Average(state.weight_sum, state.max_lr, state.z),
-            params,
-            rate=rate,
-        )
-        return u, type(state)(
-            b1=jnp.asarray(b1, state.b1.dtype),
-            weight_sum=now.weight_sum,
-            step_count=safe_increment(step),
-            max_lr=now.max_lr,
-            base_optimizer_state=in_types_of(base_state, new_state),
-            z=now.z,
-        )
 
-    return GradientTransformationExtraArgs(init, update)
+        def update(updates, state, params=None, **extra_args):
+            check_state("schedule_free", state, ScheduleFreeState)
+            if params is None:
+                raise ValueError(
+                    "schedule_free: params is missing; call update(updates, state, params)"
+                )
+            base_state = state.base_optimizer_state
+            u, new_state = base.update(updates, base_state, params, **extra_args)
+            step = state.step_count
+            rate = largest(
+                [
+                    setting_at("schedule_free", "learning_rate", x, step, state.max_lr)
+                    for x in jax.tree.leaves(learning_rate)
+                ]
+            )
+            u, now = average.update(
+                as_updates(u, updates),
+                _Average(state.weight_sum, state.max_lr, state.z),
+                params,
+                rate=rate,
+            )
+            return u, type(state)(
+                b1=jnp.asarray(b1, state.b1.dtype),
+                weight_sum=now.weight_sum,
+                step_count=safe_increment(step),
+                max_lr=now.max_lr,
+                base_optimizer_state=in_types_of(base_state, new_state),
+                z=now.z,
+            )
+
+        return init, update
+
+    return wrap(build, count="step_count", base_optimizer_state=base_optimizer)
 
 
 def _average(b1, power, state_dtype) -> GradientTransformationExtraArgs:

@@ -9,10 +9,8 @@ from ..base import (
     GradientTransformation,
     GradientTransformationExtraArgs,
     OptState,
-    with_extra_args_support,
 )
-from ..engine import transformation
-from ..engine.leaves import Leaves
+from ..engine import Leaves, transformation, wrap
 from ..kinds import is_complex, is_numeric
 from ..parts.combine import check_transformation
 from .branch import check_state
@@ -65,28 +63,32 @@ def split_real_and_imaginary(
         arXiv:0906.4835.
     """
     check_transformation("split_real_and_imaginary", "inner", inner)
-    inner = with_extra_args_support(inner)
 
-    def init(params):
-        leaves = Leaves(params, params)
-        split = [_split(p, is_split) for p, is_split in zip(leaves.p, _pairs(leaves))]
-        return SplitRealAndImaginaryState(inner.init(leaves.tree(split)))
+    def build(inner):
+        def init(params):
+            leaves = Leaves(params, params)
+            split = [
+                _split(p, is_split) for p, is_split in zip(leaves.p, _pairs(leaves))
+            ]
+            return SplitRealAndImaginaryState(inner.init(leaves.tree(split)))
 
-    def update(updates, state, params=None, **extra_args):
-        check_state("split_real_and_imaginary", state, SplitRealAndImaginaryState)
-        leaves = Leaves(updates, params)
-        pairs = _pairs(leaves)
-        g = leaves.tree([_split(x, pair) for x, pair in zip(leaves.g, pairs)])
-        p = None
-        if params is not None:
-            p = leaves.tree([_split(x, pair) for x, pair in zip(leaves.p, pairs)])
-        inner_state = _with_our_pairs(state.inner_state)
-        u, inner_state = inner.update(g, inner_state, p, **extra_args)
-        us = leaves.treedef.flatten_up_to(u)
-        joined = [_join(x, pair) for x, pair in zip(us, pairs)]
-        return leaves.tree(joined), state._replace(inner_state=inner_state)
+        def update(updates, state, params=None, **extra_args):
+            check_state("split_real_and_imaginary", state, SplitRealAndImaginaryState)
+            leaves = Leaves(updates, params)
+            pairs = _pairs(leaves)
+            g = leaves.tree([_split(x, pair) for x, pair in zip(leaves.g, pairs)])
+            p = None
+            if params is not None:
+                p = leaves.tree([_split(x, pair) for x, pair in zip(leaves.p, pairs)])
+            inner_state = _with_our_pairs(state.inner_state)
+            u, inner_state = inner.update(g, inner_state, p, **extra_args)
+            us = leaves.treedef.flatten_up_to(u)
+            joined = [_join(x, pair) for x, pair in zip(us, pairs)]
+            return leaves.tree(joined), state._replace(inner_state=inner_state)
 
-    return GradientTransformationExtraArgs(init, update)
+        return init, update
+
+    return wrap(build, leaf_by_leaf=True, inner_state=inner)
 
 
 def _pairs(leaves: Leaves) -> list[bool]:

@@ -10,13 +10,11 @@ from ..base import (
     GradientTransformation,
     GradientTransformationExtraArgs,
     OptState,
-    with_extra_args_support,
 )
-from ..engine import transformation
-from ..engine.stages import plan_of
-from ..engine.types import keep_types
-from ..parts.clip import clip_by_global_norm
+from ..engine import keep_types, transformation, wrap
+from ..parts.clip import clip_by_global_norm, clip_factors
 from ..parts.combine import check_transformation
+from ..plan import node_of, stages
 from .branch import check_state, inexact_leaves
 
 __all__ = ["MetricsState", "with_metrics"]
@@ -67,33 +65,37 @@ def with_metrics(
     """
     check_transformation("with_metrics", "inner", inner)
     factor_of = _clip_factor(inner)
-    inner = with_extra_args_support(inner)
 
-    def norm(leaves):
-        return tree.norm(leaves, axis_name=axis_name)
+    def build(inner):
+        def norm(leaves):
+            return tree.norm(leaves, axis_name=axis_name)
 
-    def measured(gradients, updates, params):
-        gs, us, ps = map(inexact_leaves, (gradients, updates, params))
-        update_norm = norm(us)
-        found = dict(gradient_norm=norm(gs), update_norm=update_norm)
-        missing = jnp.full_like(update_norm, jnp.nan)
-        found["update_ratio"] = _ratio(update_norm, norm(ps)) if ps else missing
-        return found if factor_of is None else found | dict(clip_factor=factor_of(gs))
+        def measured(gradients, updates, params):
+            gs, us, ps = map(inexact_leaves, (gradients, updates, params))
+            update_norm = norm(us)
+            found = dict(gradient_norm=norm(gs), update_norm=update_norm)
+            missing = jnp.full_like(update_norm, jnp.nan)
+            found["update_ratio"] = _ratio(update_norm, norm(ps)) if ps else missing
+            return (
+                found if factor_of is None else found | dict(clip_factor=factor_of(gs))
+            )
 
-    def init(params):
-        like = jax.eval_shape(lambda: measured(params, params, params))
-        zeros = {name: jnp.zeros(x.shape, x.dtype) for name, x in like.items()}
-        return MetricsState(zeros, inner.init(params))
+        def init(params):
+            like = jax.eval_shape(lambda: measured(params, params, params))
+            zeros = {name: jnp.zeros(x.shape, x.dtype) for name, x in like.items()}
+            return MetricsState(zeros, inner.init(params))
 
-    def update(updates, state, params=None, **extra_args):
-        check_state("with_metrics", state, MetricsState)
-        new, inner_state = inner.update(
-            updates, state.inner_state, params, **extra_args
-        )
-        found = keep_types(measured(updates, new, params), state.metrics)
-        return new, MetricsState(found, inner_state)
+        def update(updates, state, params=None, **extra_args):
+            check_state("with_metrics", state, MetricsState)
+            new, inner_state = inner.update(
+                updates, state.inner_state, params, **extra_args
+            )
+            found = keep_types(measured(updates, new, params), state.metrics)
+            return new, MetricsState(found, inner_state)
 
-    return GradientTransformationExtraArgs(init, update)
+        return init, update
+
+    return wrap(build, leaf_by_leaf=True, inner_state=inner)
 
 
 def _ratio(size: jax.Array, of: jax.Array) -> jax.Array:
@@ -102,13 +104,13 @@ def _ratio(size: jax.Array, of: jax.Array) -> jax.Array:
 
 def _clip_factor(tx: GradientTransformation) -> Any:
     """A function of the gradients, if the first thing done is to clip all of them."""
-    stages = plan_of(tx).stages
-    first: Any = stages[0] if stages else None
-    if getattr(first, "name", None) != clip_by_global_norm.__name__ or first.masks:
+    first = next(stages(node_of(tx)), None)
+    call = first and first.call
+    if not call or call.factory is not clip_by_global_norm or first.masks:
         return None
 
-    def factor(gs):
-        scale, shrink = first.reduce(gs, [])  # two, since a product may be out of range
+    def factor(gs):  # two, since their product may be out of range
+        scale, shrink = clip_factors(gs, **call.arguments)
         return scale * shrink
 
     return factor

@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ...base import GradientTransformationExtraArgs, Updates
-from ...engine import transformation
-from ...engine.stages import takes
-from ...engine.types import in_types_of
+from ...engine import in_types_of, transformation, whole_tree
 from ...numerics import cast
 from ...settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range
 from .line import Line, is_failed, no_gradient, precision_of, report
@@ -137,7 +135,6 @@ def scale_by_backtracking_linesearch(
             ),
         )
 
-    @takes(None)  # the rest goes to value_fn, and is checked against it
     def update(
         updates,
         state,
@@ -191,4 +188,5 @@ def scale_by_backtracking_linesearch(
         new = ScaleByBacktrackingLinesearchState(eta, value, stored, info)
         return line.updates_at(eta), in_types_of(state, new)
 
-    return GradientTransformationExtraArgs(init, update)
+    # What it does not take itself goes to value_fn, and is checked against that.
+    return whole_tree(init, update, takes=None)

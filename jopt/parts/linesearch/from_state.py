@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 from ... import tree
 from ...base import OptState, Updates
-from ...engine.compiled import as_it_is_now, call_compiled
-from ...engine.skeletons import OtherArguments
+from ...engine import OtherArguments, as_it_is_now, call_compiled
 from ...numerics import cond
 
 __all__ = ["value_and_grad_from_state"]

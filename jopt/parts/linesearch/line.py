@@ -11,9 +11,7 @@ import numpy as np
 
 from ... import tree
 from ...base import Params, Updates
-from ...engine import per_leaf
-from ...engine.leaves import Leaves
-from ...engine.skeletons import OtherArguments
+from ...engine import Leaves, OtherArguments, per_leaf
 from ...kinds import is_masked
 from ...numerics import cast, compute_dtype, cond
 from ...settings import scalar

@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ...base import GradientTransformationExtraArgs, Updates
-from ...engine import transformation
-from ...engine.stages import takes
-from ...engine.types import in_types_of
+from ...engine import in_types_of, transformation, whole_tree
 from ...settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range
 from .line import Line, is_failed, no_gradient, precision_of, report
 
@@ -180,7 +178,6 @@ def scale_by_zoom_linesearch(
             ),
         )
 
-    @takes(None)  # the rest goes to value_fn, and is checked against it
     def update(
         updates,
         state,
@@ -279,7 +276,8 @@ def scale_by_zoom_linesearch(
         )
         return line.updates_at(at.eta), in_types_of(state, new)
 
-    return GradientTransformationExtraArgs(init, update)
+    # What it does not take itself goes to value_fn, and is checked against that.
+    return whole_tree(init, update, takes=None)
 
 
 def _at(line: Line, eta: jax.Array) -> tuple[_Point, list[jax.Array]]:
