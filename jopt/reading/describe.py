@@ -174,11 +174,10 @@ _LENGTHS = (
 def _optimizers(actions: list[_Action]) -> list[str]:
     """The names of whole optimizers; where there are none, of the parts of one."""
     parts = [a for a in actions if a.factory not in _LENGTHS]
-    whole = [a for a in parts if a.rates]
-    if whole:
-        return [a.name for a in parts if a.rates or a.factory is None]
-    makers = dict.fromkeys(a.maker for a in parts if a.maker)
-    return [*makers] or [a.name for a in parts or actions]
+    whole = [a for a in parts if a.maker or a.rates or a.factory is None]
+    if not any(a.maker or a.rates for a in whole):
+        whole = parts or actions
+    return [*dict.fromkeys(a.maker or a.name for a in whole)]
 
 
 def _times(rate: Any, factor: Any) -> Any:
