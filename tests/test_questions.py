@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jopt
-from jopt.engine import compiled, questions, run
+from jopt.engine import eager, questions, step
 
 PARAMS = {"w": jnp.array([[1.0, -2.0], [3.0, 0.5]]), "b": jnp.ones(2)}
 GRADS = jax.tree.map(lambda x: 0.5 * x + 0.1, PARAMS)

@@ -37,7 +37,7 @@ from .sums import (
     known_sums as known_sums,
     remember as remember,
     sum_of as sum_of,
-    sums as sums,
+    sums_of as sums_of,
 )
 from .transformation import (
     from_node as from_node,

@@ -64,7 +64,7 @@ class Questions:
 
     def traced(self, *args: Any) -> Any:
         """The step as it is, with what asks in the place of the user's functions."""
-        return self.call.again().update.step(*args)
+        return self.call.again().update.eager.step(*args)
 
 
 def questions_of(call: settings.Call) -> Questions | None:

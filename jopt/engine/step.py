@@ -28,12 +28,15 @@ __all__ = []
 class Plan:
     """The stages of a node, and the kernels that were made for them."""
 
-    __slots__ = ("kernels", "node", "stages")
+    __slots__ = ("kernels", "needs_params", "node", "stages")
 
     def __init__(self, node: Any):
         self.node = node
         self.stages: tuple[Stage, ...] = (*stages(node),)
         self.kernels: dict = {}
+        self.needs_params = any(
+            isinstance(s.part, Rule) and s.part.needs_params for s in self.stages
+        )
 
 
 def update(
@@ -149,9 +152,7 @@ class _Step:
         updates = self._updates
         if updates is None and not any(rule.slots for rule in rules):
             updates = jax.tree.map(lambda p: None, self.params)
-        return Leaves.reading(
-            updates, self.params, any(rule.needs_params for rule in rest)
-        )
+        return Leaves.reading(updates, self.params, self.plan.needs_params)
 
     def run(self, *, is_last: bool = False) -> None:
         """The rules that wait, on every leaf: `leaves.g` become their updates."""

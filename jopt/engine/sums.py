@@ -28,7 +28,7 @@ def added(p: jax.Array, u: jax.Array) -> jax.Array:
     return split_as(cast(jax.lax.add(cast(p, dtype), cast(u, dtype)), p.dtype), p)
 
 
-def sums(params: Params, updates: Updates) -> list[jax.Array]:
+def sums_of(params: Params, updates: Updates) -> list[jax.Array]:
     """`p + u` of the leaves that are updated."""
     return [sum_of(p, u) for p, u in Leaves(updates, params).pairs()]
 

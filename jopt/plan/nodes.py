@@ -84,6 +84,7 @@ class Whole(NamedTuple):
     leaf_by_leaf: bool = False  # whether it does to a leaf what it would to it alone
     count: str = ""  # the field that counts the steps it took, if there is one
     opaque: bool = False
+    name: str = ""  # where it comes from, if it is opaque
 
     @property
     def parts(self) -> tuple:
@@ -169,8 +170,11 @@ def node_of(tx: GradientTransformation) -> Any:
         return node
     kinds = [p.kind for p in inspect.signature(tx.update).parameters.values()]
     takes = None if inspect.Parameter.VAR_KEYWORD in kinds else keywords_of(tx.update)
+    home = getattr(tx.update, "__module__", type(tx.update).__module__)
+    name = getattr(tx.update, "__qualname__", type(tx.update).__name__)
+    name = f"{home.partition('.')[0]}: {name.partition('.')[0]}"
     tx = with_extra_args_support(tx)
-    return Whole(tx.init, tx.update, takes=takes, opaque=True)
+    return Whole(tx.init, tx.update, takes=takes, opaque=True, name=name)
 
 
 def nothing() -> Chain:

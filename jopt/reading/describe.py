@@ -13,7 +13,7 @@ from ..kinds import is_inexact, is_optimizable, is_schedule
 from ..parts.combine import check_transformation, set_to_zero
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale, scale_by_learning_rate, scale_by_schedule
-from ..plan import Mask, Rule, node_of
+from ..plan import Mask, node_of
 from ..settings import show
 from ..tree import paths, values_of
 from ..tree.states import by_param
@@ -127,12 +127,7 @@ def _name(part: Part) -> str:
     """The factory's name, a rule's, or where another library's comes from."""
     if part.call is not None:
         return part.call.name
-    if isinstance(part.node, Rule):
-        return part.node.name
-    update = part.node.update
-    home = getattr(update, "__module__", type(update).__module__).partition(".")[0]
-    name = getattr(update, "__qualname__", type(update).__name__).partition(".")[0]
-    return f"{home}: {name}"
+    return part.node.name
 
 
 # --------------------------------------------------------------------------- one row
@@ -174,10 +169,14 @@ _LENGTHS = (
 def _optimizers(actions: list[_Action]) -> list[str]:
     """The names of whole optimizers; where there are none, of the parts of one."""
     parts = [a for a in actions if a.factory not in _LENGTHS]
-    whole = [a for a in parts if a.maker or a.rates or a.factory is None]
-    if not any(a.maker or a.rates for a in whole):
-        whole = parts or actions
-    return [*dict.fromkeys(a.maker or a.name for a in whole)]
+    names = [
+        a.name if a.rates or not a.maker else a.maker
+        for a in parts
+        if a.rates or a.maker or a.factory is None
+    ]
+    if not any(a.maker or a.rates for a in parts):
+        names = [a.name for a in parts or actions]
+    return [*dict.fromkeys(names)]
 
 
 def _times(rate: Any, factor: Any) -> Any:

@@ -67,7 +67,10 @@ class Part(NamedTuple):
             if not self._goes_on():
                 return []
             part = self._replace(node=self.node.node)
-            if self.call.factory is groups or not _holds_transformations(self.call):
+            several = _is_partition(_without_calls(part.node))
+            if self.call.factory is groups or (
+                several and not _holds_transformations(self.call)
+            ):
                 part = part._replace(maker=self.call)
         return [*_below(part)]
 
@@ -80,8 +83,10 @@ class Part(NamedTuple):
         if self.is_injected:
             return self.state is None
         node = _without_calls(self.node)
-        if _holds_transformations(self.call) or isinstance(node, Masked):
+        if _holds_transformations(self.call):
             return True
+        if isinstance(node, Masked):
+            return isinstance(node.inner, Made)
         return self.params is not None and _is_partition(node)
 
     def walk(self) -> Iterator[tuple["Part", bool]]:
@@ -192,14 +197,16 @@ def _is_partition(node: Any) -> bool:
 
 
 def _holds_transformations(call: Call) -> bool:
-    """Whether a factory was given transformations."""
-    leaves = jax.tree.leaves(call.arguments, is_leaf=is_transformation)
+    """Whether a factory must be given transformations, to do something with them."""
+    given = inspect.signature(call.factory).parameters.values()
+    required = [call.arguments.get(p.name) for p in given if p.default is p.empty]
+    leaves = jax.tree.leaves(required, is_leaf=is_transformation)
     return any(map(is_transformation, leaves))
 
 
 def _counts(part: Any, state: Any) -> Iterator[jax.Array]:
-    fields = part.counts if isinstance(part, Rule) else filter(None, [part.count])
-    yield from (getattr(state, field) for field in fields)
+    fields = part.counts if isinstance(part, Rule) else [part.count]
+    yield from (getattr(state, f) for f in fields if f in getattr(state, "_fields", ()))
     if isinstance(part, Whole):
         for inner, inside in zip(part.parts, part.split(state)):
             for stage, own in zip(stages(inner), split(inner, inside)):

@@ -24,7 +24,7 @@ from ..engine import (
     keep_types,
     remember,
     strong,
-    sums,
+    sums_of,
 )
 from ..kinds import is_inexact_value, is_masked, is_numeric
 from ..tree.matching import beside
@@ -86,7 +86,7 @@ def choose_step(
             u, state = step()
             if u is None:
                 return zeros(updates), state, here
-            return u, state, sums(params, u) if here else []
+            return u, state, sums_of(params, u) if here else []
 
         return results
 
