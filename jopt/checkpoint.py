@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .base import GradientTransformation, OptState, Params
+from .boxes import children_of, unboxed
 from .engine.placement import at_home
 from .parts.combine import check_transformation
 from .tree import paths
-from .tree.boxes import unboxed
-from .tree.messages import children_of, listed, spell
+from .words import listed, spell
 from .wrappers.gate import is_array
 
 __all__ = ["StateReport", "load_state_dict", "state_dict"]

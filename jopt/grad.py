@@ -13,23 +13,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .arguments import (
-    at,
+from .base import ArrayTree
+from .boxes import one_level
+from .numerics import compute_dtype
+from .operands import (
     broadcast_like,
     check_bool,
     check_fits,
     check_framework,
-    children_of,
-    is_leaf,
-    join,
-    kind,
     read_floats,
     read_numbers,
     strict_call,
     with_rank,
 )
-from .base import ArrayTree
-from .numerics import compute_dtype
+from .prefixes import is_leaf, join
+from .words import at, in_words
 
 __all__ = [
     "execute_with_gradients",
@@ -75,7 +73,7 @@ def execute_with_gradients(
     """
     check_framework(f)
     if not callable(func):
-        raise TypeError(f"func must be callable, got {kind(func)}")
+        raise TypeError(f"func must be callable, got {in_words(func)}")
 
     def cost(xs):
         result = func(xs)
@@ -97,7 +95,7 @@ def _read_cost(y: Any) -> jax.Array:
     if not floating and not isinstance(y, float):
         raise TypeError(
             "func must return a real floating number y, or a tuple (y, *extras), got "
-            f"{kind(y)} for y"
+            f"{in_words(y)} for y"
         )
     y = jnp.asarray(y)
     if y.size != 1:
@@ -291,7 +289,7 @@ def stop_gradient(
         found.update(here)
         named = named or bool(here)
         closed = bool(keys) and not map_sequences and _is_sequence(node)
-        children, structure = children_of(node)
+        children, structure = one_level(node)
         if closed or is_leaf(node) or not children:
             if not closed and (chains is None or named == to_apply):
                 return _stop(node, preserve_type)
@@ -307,9 +305,9 @@ def stop_gradient(
     missing = [chain for chain in chains or () if chain not in found]
     if missing:
         raise ValueError(
-            f"key_chains: {', '.join(map(repr, missing))} not in x, {kind(x)}; a chain "
-            "is the keys joined by '/', and positions of inner lists and tuples are "
-            "keys with map_sequences=True"
+            f"key_chains: {', '.join(map(repr, missing))} not in x, {in_words(x)}; a "
+            "chain is the keys joined by '/', and positions of inner lists and tuples "
+            "are keys with map_sequences=True"
         )
     result = None if result is _PRUNED else result
     return result if out is None else broadcast_like(result, out)
@@ -331,13 +329,15 @@ def _read_chains(key_chains: Any) -> set:
         )
         return {"/".join(map(_key, path)) for path, _ in paths}
     if not isinstance(key_chains, (list, tuple, set, frozenset)):
-        raise TypeError(f"key_chains must be a list of strings, got {kind(key_chains)}")
+        raise TypeError(
+            f"key_chains must be a list of strings, got {in_words(key_chains)}"
+        )
     chains = set()
     for chain in key_chains:
         if not isinstance(chain, (str, tuple)):
             raise TypeError(
                 "key_chains must hold strings or tuples of keys, it holds "
-                f"{kind(chain)}"
+                f"{in_words(chain)}"
             )
         chains.add(chain if isinstance(chain, str) else tuple(map(str, chain)))
     return chains

@@ -10,9 +10,9 @@ from jax.lax import stop_gradient
 from jax.tree_util import keystr
 from jax.typing import ArrayLike, DTypeLike
 
-from .arguments import check_bool
 from .base import ArrayTree
 from .numerics import cast, compute_dtype
+from .operands import check_bool
 from .settings import POSITIVE, check_function, check_integer, check_number, check_real
 
 __all__ = ["Gumbel", "Normal", "make_perturbed_fun"]

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .arguments import misfit_of_one, name_mixed_keys
 from .base import Rules, Schedule, WeightDecay
 from .compat import ShapedArray, Tracer
+from .words import misfit_of_one, name_mixed_keys
 
 __all__ = []
 

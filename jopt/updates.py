@@ -12,25 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from .arguments import (
-    Row,
+from .base import ArrayTree
+from .numerics import cast, compute_dtype, norm, one_minus_power, safe_sqrt
+from .operands import (
     check_fits,
     check_framework,
     fit,
-    join,
     joint_shape,
     read_flags,
     read_floats,
     read_rates,
     read_scalars,
-    split,
     strict_call,
     with_rank,
 )
-from .base import ArrayTree
-from .numerics import cast, compute_dtype, norm, one_minus_power, safe_sqrt
 from .optimizers.adam import adam_rule
 from .parts.apply import apply_updates
+from .prefixes import LeafArguments, join, split
 
 __all__ = [
     "adam_step",
@@ -470,7 +468,9 @@ def _adam(
     return delta, dtypes, own(m, mean, "beta1"), own(v, square, "beta2")
 
 
-def _adam_leaf(row: Row, gradient: str, mean: str, square: str, others: list) -> tuple:
+def _adam_leaf(
+    row: LeafArguments, gradient: str, mean: str, square: str, others: list
+) -> tuple:
     g, m, v = row[gradient], row[mean], row[square]
     # One element in more dimensions than the leaf has counts as a scalar.
     most = max((np.ndim(x) for x in others), default=np.ndim(g))
@@ -509,7 +509,7 @@ def _narrow(moment: ArrayTree, rows: ArrayTree, made_of: dict) -> ArrayTree:
     return structure.unflatten(leaves[0] for leaves in equal)
 
 
-def _bias_correction(row: Row) -> jax.Array:
+def _bias_correction(row: LeafArguments) -> jax.Array:
     """Of the step, once for all leaves that share its arguments."""
     t = jnp.asarray(row["step"], jnp.result_type(float))
     root = safe_sqrt(one_minus_power(row["beta2"], t))

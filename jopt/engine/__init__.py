@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 
 from .. import settings
-from ..arguments import naming_mixed_keys
 from ..base import (
     EmptyState,
     GradientTransformationExtraArgs,
@@ -25,8 +24,8 @@ from ..base import (
     Updates,
 )
 from ..tree.devices import are_apart, moved
-from ..tree.messages import spell
 from ..tree.selection import is_function
+from ..words import naming_mixed_keys, spell
 from . import run
 from .batches import batch_leaves
 from .checks import Unchecked, checking

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..base import EmptyState
-from ..tree.messages import children_of, is_nothing, keystr, listed, spell
+from ..boxes import children_of
+from ..tree.matching import is_nothing
+from ..words import keystr, listed, spell
 from .compiled import is_value
 from .leaves import Leaves, types_of
 from .stages import WholeStage

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..compat import Tracer
 from ..tree.devices import are_apart
-from ..tree.messages import keystr, spell
+from ..words import keystr, spell
 from .batches import batching
 from .purity import is_pure
 from .skeletons import Skeleton, Traced, taken_apart

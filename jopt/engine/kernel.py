@@ -12,7 +12,7 @@ from ..compat import set_xla_metadata
 from ..numerics import cast, compute_dtype
 from ..sharding import split_as
 from ..tree.devices import are_apart, moved, places_of
-from ..tree.messages import spell
+from ..words import spell
 from .batches import batching, is_worth_a_batch, reduces, stack, unstack
 from .calls import WIDTH, chunks
 from .compiled import call_compiled

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from ..base import MaskedNode, Params, Updates
+from ..boxes import flatten_with_path
 from ..tree import select
-from ..tree.boxes import flatten_with_path
-from ..tree.messages import explain, keystr, of_a_pair, spell
+from ..words import explain, keystr, of_a_pair, spell
 from .compiled import deleted, is_deleted, is_value
 from .stages import Mask
 from .types import strong

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from ..numerics import compute_dtype, safe_increment
-from ..tree.messages import beside, explain, of_a_pair
+from ..tree.matching import beside
+from ..words import explain, of_a_pair
 from .checks import COUNT, check_leaf, is_class, is_like
 from .leaves import Leaves, View
 from .stages import LeafStage

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..boxes import flatten_with_path
 from ..sharding import split_as
-from ..tree.boxes import flatten_with_path
-from ..tree.messages import explain, keystr, matched, spell
+from ..tree.matching import matched
+from ..words import explain, keystr, spell
 
 __all__ = []
 

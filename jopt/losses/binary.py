@@ -3,8 +3,8 @@
 import jax
 
 from ..settings import FRACTION, NOT_NEGATIVE
-from .arguments import Input, Reduction, loss
 from .arithmetic import power, weighted
+from .inputs import Input, Reduction, loss
 
 __all__ = [
     "sigmoid_binary_cross_entropy",

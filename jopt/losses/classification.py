@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from ..settings import FINITE, FRACTION
-from .arguments import Input, Reduction, at_label, axes, class_labels, loss
 from .arithmetic import below_top, log_total, masked, surprisal, weighted
+from .inputs import Input, Reduction, at_label, axes, class_labels, loss
 
 __all__ = [
     "poly_loss_cross_entropy",

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from ..settings import Range, check_integer
-from ..tree.messages import spell
-from .arguments import Input, Reduction, loss, real
+from ..words import spell
 from .arithmetic import log_add, surprisal, within
+from .inputs import Input, Reduction, loss, real
 
 __all__ = ["ctc_loss", "ctc_loss_with_forward_probs"]
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from ..deprecated import deprecated
-from .arguments import Input, Reduction, loss
 from .arithmetic import masked, within
+from .inputs import Input, Reduction, loss
 
 __all__ = [
     "convex_kl_divergence",

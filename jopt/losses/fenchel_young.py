@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from ..projections.balls import on_simplex
 from ..settings import check_function
-from ..tree.messages import spell
-from .arguments import Input, Reduction, at_label, class_labels, loss
+from ..words import spell
 from .arithmetic import below_top, weighted, within
+from .inputs import Input, Reduction, at_label, class_labels, loss
 
 __all__ = ["make_fenchel_young_loss", "multiclass_sparsemax_loss", "sparsemax_loss"]
 

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from .arguments import Input, Reduction, at_label, class_labels, loss
 from .arithmetic import below_top
+from .inputs import Input, Reduction, at_label, class_labels, loss
 
 __all__ = [
     "hinge_loss",

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from ..settings import check_function
-from .arguments import Input, loss
 from .arithmetic import surprisal, weighted
+from .inputs import Input, loss
 
 __all__ = ["ranking_softmax_loss"]
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from ..settings import NOT_NEGATIVE
-from .arguments import Input, Reduction, loss
 from .arithmetic import within
+from .inputs import Input, Reduction, loss
 
 __all__ = [
     "cosine_distance",

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..compat import Tracer
 from ..settings import NOT_NEGATIVE
-from .arguments import Input, axes, loss, real
 from .arithmetic import surprisal
+from .inputs import Input, axes, loss, real
 
 __all__ = ["binary_dice_loss", "dice_loss", "multiclass_generalized_dice_loss"]
 

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from ..settings import NOT_NEGATIVE, POSITIVE, check_number
-from ..tree.messages import spell
-from .arguments import Input, Reduction, loss, real
+from ..words import spell
 from .arithmetic import log_total, masked, power
+from .inputs import Input, Reduction, loss, real
 from .regression import unit
 
 __all__ = ["ntxent", "triplet_margin_loss"]

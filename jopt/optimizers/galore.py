@@ -26,7 +26,8 @@ from ..parts.combine import check_transformation
 from ..parts.scale import descend
 from ..settings import FINITE, check_integer
 from ..sharding import gathered, resplit, split_as, split_of, zeros_of
-from ..tree.messages import beside, explain, is_nothing, spell
+from ..tree.matching import beside, is_nothing
+from ..words import explain, spell
 from .adam import scale_by_adam
 from .muon import MuonDimensionNumbers, dimension_numbers
 

@@ -18,6 +18,7 @@ from ..base import (
     PerLeaf,
     Updates,
 )
+from ..boxes import flatten_with_path
 from ..engine import from_plan, per_leaf, transformation
 from ..engine.batches import stack, unstack
 from ..engine.leaves import Leaves
@@ -36,9 +37,8 @@ from ..parts.decay import decay_parts
 from ..parts.scale import scale_by_learning_rate
 from ..settings import NOT_NEGATIVE, check_integer
 from ..sharding import gathered, split_as
-from ..tree.boxes import flatten_with_path
-from ..tree.messages import keystr, spell
 from ..tree.selection import is_function
+from ..words import keystr, spell
 from .adam import adamw
 
 __all__ = ["MuonDimensionNumbers", "MuonState", "muon", "scale_by_muon"]

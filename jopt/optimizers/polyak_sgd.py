@@ -18,7 +18,7 @@ from ..engine.stages import in_sequence, plan_of
 from ..engine.whole import per_tree
 from ..parts.combine import as_tuple
 from ..settings import FINITE, POSITIVE, RATE
-from ..tree.messages import spell
+from ..words import spell
 from .sgd import sgd
 
 __all__ = ["polyak_sgd", "scale_by_polyak"]

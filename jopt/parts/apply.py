@@ -7,14 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ..arguments import naming_mixed_keys
 from ..base import Params, Updates
 from ..engine.compiled import call_compiled
 from ..engine.leaves import Leaves
 from ..engine.sums import known_sums, sum_of
 from ..numerics import compute_dtype, cond
 from ..settings import COUNT, FINITE, check_number, check_real
-from ..tree.messages import explain, keystr, spell
+from ..words import explain, keystr, naming_mixed_keys, spell
 
 __all__ = ["apply_updates", "incremental_update", "periodic_update"]
 

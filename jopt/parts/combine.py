@@ -16,8 +16,8 @@ from ..base import (
 )
 from ..engine import from_plan, stateless_leaf, transformation
 from ..engine.stages import Mask, in_sequence, no_stage, plan_of, under_mask
-from ..tree.messages import keystr
 from ..tree.selection import is_function, takes_a_path
+from ..words import keystr
 
 __all__ = [
     "MaskedState",

@@ -12,7 +12,7 @@ from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..numerics import cast, compute_dtype
 from ..settings import NOT_NEGATIVE, POSITIVE
-from ..tree.messages import explain, spell
+from ..words import explain, spell
 from .noise import key_of
 from .per_example import per_example_global_norm_clip
 

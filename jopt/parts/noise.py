@@ -19,7 +19,7 @@ from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..numerics import cast, compute_dtype, safe_increment
 from ..settings import FINITE, check_integer
-from ..tree.messages import spell
+from ..words import spell
 
 __all__ = ["AddNoiseState", "add_noise"]
 

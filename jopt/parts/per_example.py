@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 from .. import tree
 from ..base import Updates
 from ..numerics import cast, compute_dtype
-from ..tree.messages import keystr, spell
 from ..tree.norms import as_inexact
+from ..words import keystr, spell
 from .clip import shrink
 
 __all__ = ["per_example_global_norm_clip", "per_example_layer_norm_clip"]

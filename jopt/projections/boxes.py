@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from ..numerics import cast, compute_dtype
 from ..settings import ANY, NOT_NEGATIVE, Range, check_number
-from ..tree.messages import explain, keystr, spell
+from ..words import explain, keystr, spell
 from .leaves import check_leaves
 
 __all__ = [

@@ -9,8 +9,8 @@ from jax.flatten_util import ravel_pytree
 
 from ..numerics import cast, compute_dtype
 from ..settings import Range, check_array, check_real
-from ..tree.messages import keystr
 from ..tree.norms import as_inexact, wide
+from ..words import keystr
 
 __all__ = []
 

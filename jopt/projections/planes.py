@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 from .. import tree as trees
 from ..numerics import cast
 from ..settings import ANY, check_number
-from ..tree.messages import explain, keystr, spell
 from ..tree.norms import wide
+from ..words import explain, keystr, spell
 from .leaves import check_leaves, each
 
 __all__ = [

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..base import GradientTransformation, Params, WeightDecay
+from ..boxes import unboxed
 from ..engine import run
 from ..engine.leaves import hide, is_inexact, resolve
 from ..engine.stages import LeafStage, Mask, plan_of
@@ -15,7 +16,6 @@ from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale, scale_by_learning_rate, scale_by_schedule
 from ..settings import show
 from ..tree import paths, values_of
-from ..tree.boxes import unboxed
 from ..tree.states import by_param
 from ..wrappers.groups import lr_mult
 from .parts import Part

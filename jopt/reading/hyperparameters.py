@@ -12,12 +12,12 @@ from jax.typing import ArrayLike
 
 from .. import tree
 from ..base import GradientTransformation, OptState, Schedule
+from ..boxes import unboxed
 from ..engine import scalar
 from ..engine.types import keeps_values, lost
 from ..settings import check_number, range_of
 from ..tree import NamedTupleKey
-from ..tree.boxes import unboxed
-from ..tree.messages import spell
+from ..words import spell
 from ..wrappers.groups import lr_mult
 from ..wrappers.inject import is_number
 from .names import Entry, named

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from ..base import OptState
+from ..boxes import unboxed
 from ..tree import NamedTupleKey
-from ..tree.boxes import unboxed
 from ..tree.states import walk
 from .hyperparameters import in_state
 from .names import Entry, named

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from .. import numerics
-from .messages import explain
+from ..words import explain
 
 __all__ = [
     "add",

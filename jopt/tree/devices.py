@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 
+from ..boxes import flatten_with_path
 from ..compat import Tracer
-from .boxes import flatten_with_path
-from .messages import keystr
+from ..words import keystr
 
 __all__ = []
 

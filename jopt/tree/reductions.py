@@ -11,9 +11,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ..numerics import cast, compute_dtype
+from ..words import keystr, spell
 from .arithmetic import check_alike, map_alike
 from .devices import together
-from .messages import keystr, spell
 
 __all__ = ["allclose", "dtype", "max", "min", "size", "sum", "vdot"]
 

@@ -9,9 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..arguments import misfit_of_one
-from .boxes import flatten_with_path, unboxed
-from .messages import explain, keystr, listed
+from ..boxes import flatten_with_path, unboxed
+from ..words import explain, keystr, listed, misfit_of_one
 
 __all__ = ["map_with_path", "partition_by", "paths", "select", "values_of"]
 

@@ -10,8 +10,8 @@ import numpy as np
 from jax.tree_util import DictKey, GetAttrKey
 
 from ..base import MaskedNode
-from .boxes import content, flatten_with_path, is_box, opened
-from .messages import children_of, keystr, listed, spell
+from ..boxes import children_of, content, flatten_with_path, is_box, opened
+from ..words import keystr, listed, spell
 
 __all__ = ["NamedTupleKey", "get", "get_all_with_path", "map_params", "set"]
 

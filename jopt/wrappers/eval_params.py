@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from ..base import OptState, Params
+from ..boxes import boxed_as, has_boxes, unboxed
 from ..engine.leaves import Leaves
 from ..engine.types import in_types_of
 from ..parts.average import ParamsEmaState
-from ..tree.boxes import boxed_as, has_boxes, unboxed
 from .gate import slots_of
 from .lookahead import LookaheadPlainState, LookaheadState, are_both
 from .sam import SAMState

@@ -22,7 +22,8 @@ from ..engine.leaves import Leaves, is_inexact
 from ..engine.sums import remember, sums
 from ..engine.types import in_types_of, is_array, keep_types, strong
 from ..tree.joined import Joint, joined
-from ..tree.messages import beside, explain, keystr, spell
+from ..tree.matching import beside
+from ..words import explain, keystr, spell
 
 __all__ = []
 

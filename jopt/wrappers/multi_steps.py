@@ -32,7 +32,8 @@ from ..settings import (
     check_number,
 )
 from ..tree.devices import together
-from ..tree.messages import beside, explain, spell
+from ..tree.matching import beside
+from ..words import explain, spell
 from .gate import as_updates, check_state, choose_step, live_leaves, zeros
 
 __all__ = [

@@ -16,7 +16,8 @@ from ...engine.leaves import Leaves
 from ...engine.skeletons import OtherArguments
 from ...numerics import cast, compute_dtype, cond
 from ...tree.devices import check_together
-from ...tree.messages import beside, explain, spell
+from ...tree.matching import beside
+from ...words import explain, spell
 
 __all__ = []
 

@@ -1,10 +1,11 @@
-"""Boxes: nodes that hold one value and notes about it, and stand for the value.
+"""Nodes of trees one by one; boxes: nodes that stand for the one value in them.
 
-flax has two kinds: the variables of nnx (`Param`, `OptVariable`) and the metadata of
-linen (`Partitioned`, `LogicallyPartitioned`). They are known by what their libraries
-promise of them, so that none is imported here: a node with `unbox` and `replace_boxed`
-is metadata; one with `get_metadata`, whose only child is called `value`, is a variable.
-A node of a program's own that merely has a field `value` is none.
+A box holds a value and notes about it. flax has two kinds: the variables of nnx
+(`Param`, `OptVariable`) and the metadata of linen (`Partitioned`,
+`LogicallyPartitioned`). They are known by what their libraries promise of them, so that
+none is imported here: a node with `unbox` and `replace_boxed` is metadata; one with
+`get_metadata`, whose only child is called `value`, is a variable. A node of a program's
+own that merely has a field `value` is none.
 """
 
 import functools
@@ -17,12 +18,24 @@ from jax.tree_util import GetAttrKey
 __all__ = []
 
 
+def one_level(node: Any) -> tuple[list[tuple[tuple, Any]], Any]:
+    """The children of a node with their keys, and the node without them."""
+    return jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+
+
+def children_of(node: Any) -> list[tuple[tuple, Any]] | None:
+    """The children of a node with their keys; `None` if it is a leaf, or `None`."""
+    if node is None or jax.tree_util.all_leaves([node]):
+        return None
+    return one_level(node)[0]
+
+
 def is_box(x: Any) -> bool:
     """Whether it is a node that stands for the one value in it."""
     kind = _kind_of(type(x))
     if kind is None or jax.tree_util.all_leaves([x]):
         return False
-    keys = [path for path, _ in _children(x)]
+    keys = [path for path, _ in one_level(x)[0]]
     return len(keys) == 1 and (kind == "metadata" or keys[0] == (GetAttrKey("value"),))
 
 
@@ -36,15 +49,9 @@ def _kind_of(cls: type) -> str | None:
     return "variable" if has("get_metadata") else None
 
 
-def _children(node: Any) -> list[tuple[tuple, Any]]:
-    return jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[
-        0
-    ]
-
-
 def opened(box: Any) -> tuple[tuple, Any]:
     """The path from a box to its value, and the value."""
-    return _children(box)[0]
+    return one_level(box)[0][0]
 
 
 def content(x: Any) -> Any:

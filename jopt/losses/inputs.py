@@ -11,7 +11,7 @@ import numpy as np
 
 from ..numerics import cast, compute_dtype
 from ..settings import Range, check_array, check_integer, check_real
-from ..tree.messages import spell
+from ..words import spell
 from .arithmetic import masked, saturated
 
 __all__ = []
