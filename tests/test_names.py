@@ -122,12 +122,11 @@ def test_every_name_is_in_the_table():
 MORE = {
     "": {module.split(".")[0] for module in MODULES[1:]} - {"second_order"},
     "experimental": {"aggregating"},
-    "schedules": {"Schedule", *jopt.schedules._ELSEWHERE},
 }
 # Packages of their own files, and such as gather names from all.
 PACKAGES = ["losses", "optimizers", "parts", "parts.linesearch", "projections"]
-PACKAGES += ["reading", "schedules", "tree", "wrappers"]
-GATHERING = ["", "contrib", "experimental", "transforms"]
+PACKAGES += ["curves", "reading", "tree", "wrappers"]
+GATHERING = ["", "contrib", "experimental", "schedules", "transforms"]
 FILES = {
     name: importlib.import_module(name).__all__
     for _, name, is_package in pkgutil.walk_packages(jopt.__path__, "jopt.")

@@ -16,6 +16,7 @@ from ..base import (
     Schedule,
     with_extra_args_support,
 )
+from ..curves import warmup_constant_schedule
 from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..engine.types import in_types_of
@@ -27,7 +28,6 @@ from ..parts.combine import chain, check_transformation
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import descend
 from ..parts.values import is_schedule
-from ..schedules import warmup_constant_schedule
 from ..settings import FINITE, OWN_DECAY, Range, schedule
 from .gate import as_updates, check_state, slots_of
 

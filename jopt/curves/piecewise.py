@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 
 from ..base import Curve, Schedule
 from ..settings import NOT_NEGATIVE
-from .arguments import number, schedule, whole
 from .decay import constant_schedule, cosine_to, linear_schedule
+from .factory import number, schedule, whole
 from .steps import as_count, elapsed, reached, value_dtype
 
 __all__ = [

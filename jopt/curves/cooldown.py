@@ -7,8 +7,8 @@ from jax.typing import ArrayLike
 
 from ..base import Curve, Schedule
 from ..settings import POSITIVE
-from .arguments import number, schedule, whole
 from .decay import exponential_decay, linear_schedule
+from .factory import number, schedule, whole
 from .piecewise import join_schedules
 from .steps import as_count, cosine, elapsed, fit, transition, value_dtype
 

@@ -4,8 +4,8 @@ import jax
 from jax.typing import ArrayLike
 
 from ..base import Curve, Schedule
-from .arguments import schedule
 from .decay import constant_schedule, cosine_to, exponential_decay, linear_schedule
+from .factory import schedule
 from .piecewise import join_schedules
 
 __all__ = [

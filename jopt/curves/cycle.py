@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 from ..base import Curve
 from ..compat import Tracer
 from ..settings import check_integer
-from .arguments import schedule
 from .decay import cosine_to, linear_schedule
+from .factory import schedule
 from .piecewise import join_schedules, through
 from .warmup import warmup_cosine_decay_schedule
 

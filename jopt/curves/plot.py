@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..base import Schedule
-from .arguments import whole
+from .factory import whole
 
 __all__ = ["plot_schedule"]
 

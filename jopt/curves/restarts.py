@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 
 from ..base import Curve
 from ..settings import POSITIVE
-from .arguments import number, schedule, whole
 from .decay import exponential_decay
+from .factory import number, schedule, whole
 from .steps import as_count, cosine, divide, elapsed, fit, value_dtype
 
 __all__ = ["cosine_restarts", "cyclic"]

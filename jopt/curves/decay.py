@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ..base import Curve
-from .arguments import schedule
+from .factory import schedule
 from .steps import (
     as_count,
     cosine,

@@ -1,0 +1,12 @@
+"""Curves from the step count to a value; `jopt.schedules` is the door to them."""
+
+from ..base import publish as _publish
+from .cooldown import *
+from .cycle import *
+from .decay import *
+from .piecewise import *
+from .plot import *
+from .restarts import *
+from .warmup import *
+
+_publish(globals())
