@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import numpy as np
 
+from .base import Rules
 from .boxes import children_of, flatten_with_path, one_level
 
 __all__ = []
@@ -66,6 +67,13 @@ def in_words(x: Any) -> str:
         return f"the {type(x).__name__} {x!r:.40}"
     keys = [jax.tree_util.keystr(key) for key, _ in one_level(x)[0]]
     return f"a {type(x).__name__} of " + (", ".join(keys) or "nothing")
+
+
+def type_in_words(x: Any) -> str:
+    """The type of a value: `a str`; `None` and rules by path as they are."""
+    if x is None or isinstance(x, Rules):
+        return repr(x)
+    return f"a {type(x).__name__}"
 
 
 # ------------------------------------------------------------------------------ trees

@@ -8,12 +8,10 @@ its arguments by name and lets its product know the call that made it.
 import contextlib
 import difflib
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from .. import settings
 from ..base import (
@@ -25,7 +23,7 @@ from ..base import (
 )
 from ..tree.devices import are_apart, moved
 from ..tree.selection import is_function
-from ..words import naming_mixed_keys, spell
+from ..words import naming_mixed_keys
 from . import run
 from .batches import batch_leaves
 from .checks import Unchecked, checking
@@ -333,27 +331,3 @@ def stateless_leaf(
         reduce=reduce,
         needs_params=needs_params,
     )
-
-
-def scalar(where: str, name: str, value: Any, *, returned: bool = True) -> jax.Array:
-    """What a schedule returned, or the caller gave: refused unless one real number."""
-    must = "must return" if returned else "must be"
-    if isinstance(value, float) and returned and not math.isfinite(value):
-        raise ValueError(f"{where}: {name} must return a finite number, got {value}")
-    try:
-        number = jnp.asarray(value)
-    except (TypeError, ValueError):
-        number = jnp.zeros((0,))
-    is_real = any(jnp.issubdtype(number.dtype, kind) for kind in _REAL)
-    if number.shape != () or not is_real:
-        raise ValueError(f"{where}: {name} {must} a real scalar, got {spell(value)}")
-    return number.astype(jnp.result_type(float))
-
-
-def scheduled(where: str, name: str, schedule: Callable, *args: Any, **kwargs: Any):
-    """What a schedule is at a step, as `scalar` makes it."""
-    value = settings.called(where, name, schedule, *args, **kwargs)
-    return scalar(where, name, value)
-
-
-_REAL = (jnp.floating, jnp.integer, jnp.bool_)

@@ -10,13 +10,14 @@ import numpy as np
 
 from ..base import GradientTransformationExtraArgs
 from ..numerics import cast, compute_dtype
+from ..settings import setting_at
 from ..tree import values_of
-from . import from_plan, run, scheduled
+from . import from_plan, run
 from .leaves import Leaves, is_complex, is_inexact
 from .stages import LeafStage, WholeStage, one_stage
 from .states import is_absent, read
 
-__all__ = ["Own", "largest", "once_each", "per_tree", "setting_at"]
+__all__ = ["Own", "largest", "once_each", "per_tree"]
 
 
 class Own(NamedTuple):
@@ -178,14 +179,6 @@ def largest(numbers: list) -> Any:
     for x in others:
         first = jnp.maximum(first, x)
     return first
-
-
-def setting_at(where: str, name: str, setting: Any, t: jax.Array, like: jax.Array):
-    """What a number or a schedule is at step `t`, from 1, in the dtype of `like`."""
-    value = setting
-    if callable(setting):
-        value = scheduled(where, name, setting, t - 1)
-    return jnp.asarray(value, like.dtype)
 
 
 def _like_start(start: Any) -> Any:

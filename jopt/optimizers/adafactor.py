@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Updates
-from ..engine import per_leaf, scheduled, transformation
+from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, bounded, ema, finite, safe_increment
 from ..parts.average import ema as mean_update
 from ..parts.clip import clip_by_block_rms
@@ -17,7 +17,7 @@ from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
 from ..parts.normalize import scale_by_param_block_rms
 from ..parts.scale import scale, scale_by_learning_rate
-from ..settings import FRACTION, NOT_NEGATIVE, Range
+from ..settings import FRACTION, NOT_NEGATIVE, Range, scheduled
 from ..sharding import zeros_of
 
 __all__ = ["FactoredState", "adafactor", "scale_by_factored_rms"]

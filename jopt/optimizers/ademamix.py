@@ -1,6 +1,5 @@
 """AdEMAMix: Adam with a second, much longer mean of the gradient."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,10 +7,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf, Schedule, Updates
-from ..engine import per_leaf, scheduled, transformation
+from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt, zeros_in
 from ..parts.scale import descend
-from ..settings import NOT_NEGATIVE
+from ..settings import NOT_NEGATIVE, at_step
 
 __all__ = [
     "ScaleByAdemamixState",
@@ -89,8 +88,8 @@ def scale_by_ademamix(
         return (
             1 / one_minus_power(b1, t),
             1 / one_minus_power(b2, t),
-            _now("scale_by_ademamix", "b3", b3, t_m2),
-            _now("scale_by_ademamix", "alpha", alpha, t_m2),
+            at_step("scale_by_ademamix", "b3", b3, t_m2),
+            at_step("scale_by_ademamix", "alpha", alpha, t_m2),
         )
 
     def scale_by_ademamix(g, s, p, numbers):
@@ -106,10 +105,6 @@ def scale_by_ademamix(
     return per_leaf(
         ScaleByAdemamixState, init, scale_by_ademamix, each=each, counts=counts
     )
-
-
-def _now(where: str, name: str, value: float | Callable, t: jax.Array):
-    return scheduled(where, name, value, t - 1) if callable(value) else value
 
 
 @transformation(alpha=NOT_NEGATIVE)
@@ -190,7 +185,7 @@ def scale_by_simplified_ademamix(
         return dict(m=jnp.zeros_like(p), n=abs_sq(jnp.zeros_like(p)))
 
     def each(t):
-        weight = _now("scale_by_simplified_ademamix", "alpha", alpha, t)
+        weight = at_step("scale_by_simplified_ademamix", "alpha", alpha, t)
         return weight, 1 / one_minus_power(b2, t)
 
     def scale_by_simplified_ademamix(g, s, p, numbers):

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
-from ..engine import per_leaf, scheduled, transformation
+from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, bounded, ema, safe_sqrt, zeros_in
 from ..parts.scale import descend
-from ..settings import POSITIVE
+from ..settings import POSITIVE, scheduled
 from .adam import ScaleByAdamState
 
 __all__ = ["ScaleByAdoptState", "adopt", "scale_by_adopt"]

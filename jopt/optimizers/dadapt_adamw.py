@@ -14,10 +14,10 @@ from ..base import (
     Updates,
 )
 from ..engine import transformation
-from ..engine.whole import Own, largest, once_each, per_tree, setting_at
+from ..engine.whole import Own, largest, once_each, per_tree
 from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.decay import which_decay
-from ..settings import DECAY, OWN_DECAY, POSITIVE, check_number
+from ..settings import DECAY, OWN_DECAY, POSITIVE, check_number, setting_at
 
 __all__ = ["DAdaptAdamWState", "dadapt_adamw"]
 

@@ -9,7 +9,7 @@ from ..engine import transformation
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights, decay_parts
 from ..parts.scale import scale_by_learning_rate, scale_by_trust_ratio
-from ..parts.values import is_schedule
+from ..settings import is_schedule
 
 __all__ = ["fromage"]
 

@@ -9,8 +9,7 @@ from ..parts.average import trace
 from ..parts.combine import chain, masked
 from ..parts.decay import WeightDecaySchedule, add_decayed_weights, which_decay
 from ..parts.scale import scale_by_learning_rate, scale_by_trust_ratio
-from ..parts.values import is_scheduled, products
-from ..settings import OWN_DECAY
+from ..settings import OWN_DECAY, is_scheduled, products
 from ..tree import norm
 
 __all__ = ["lars"]

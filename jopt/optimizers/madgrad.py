@@ -16,8 +16,7 @@ from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, bounded, finite
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
-from ..parts.values import once_for_each, products
-from ..settings import DECAY, OWN_DECAY
+from ..settings import DECAY, OWN_DECAY, once_for_each, products
 
 __all__ = ["MadgradState", "madgrad", "scale_by_madgrad"]
 

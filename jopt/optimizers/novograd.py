@@ -11,8 +11,7 @@ from ..engine import per_leaf, transformation
 from ..numerics import bounded_norm, ema, safe_sqrt, zeros_in
 from ..parts.decay import which_decay
 from ..parts.scale import descend
-from ..parts.values import once_for_each, products
-from ..settings import OWN_DECAY
+from ..settings import OWN_DECAY, once_for_each, products
 
 __all__ = ["ScaleByNovogradState", "novograd", "scale_by_novograd"]
 

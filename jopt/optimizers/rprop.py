@@ -14,12 +14,19 @@ from ..base import (
     Updates,
 )
 from ..compat import Tracer
-from ..engine import per_leaf, scalar, transformation
+from ..engine import per_leaf, transformation
 from ..parts.combine import chain
 from ..parts.decay import decay_parts
 from ..parts.scale import scale, scale_by_learning_rate
-from ..parts.values import is_schedule, is_scheduled
-from ..settings import FRACTION, POSITIVE, Range, schedule
+from ..settings import (
+    FRACTION,
+    POSITIVE,
+    Range,
+    is_schedule,
+    is_scheduled,
+    scalar,
+    schedule,
+)
 from ..tree import values_of
 
 __all__ = ["ScaleByRpropState", "rprop", "scale_by_rprop"]

@@ -13,10 +13,9 @@ from ..base import (
     ScalarOrSchedule,
     Updates,
 )
-from ..engine import per_leaf, scalar, scheduled, transformation
+from ..engine import per_leaf, transformation
 from ..numerics import one_minus_power, zeros_in
-from ..settings import DECAY
-from .values import is_schedule
+from ..settings import DECAY, is_schedule, scalar, scheduled
 
 __all__ = [
     "EmaState",

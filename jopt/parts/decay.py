@@ -13,10 +13,16 @@ from ..base import (
     WeightDecay,
 )
 from ..engine import per_leaf, transformation
-from ..settings import OWN_DECAY, Range, check_numbers, rules_as_tree
+from ..settings import (
+    OWN_DECAY,
+    Range,
+    check_numbers,
+    is_scheduled,
+    products,
+    rules_as_tree,
+)
 from ..tree import select, values_of
 from .combine import masked
-from .values import is_scheduled, products
 
 __all__ = [
     "AddDecayedWeightsState",

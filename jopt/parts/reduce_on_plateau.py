@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from ..base import EmptyState, GradientTransformationExtraArgs
-from ..engine import scalar, transformation
+from ..engine import transformation
 from ..numerics import safe_increment
-from ..settings import COUNT, FRACTION, NOT_NEGATIVE, Range
+from ..settings import COUNT, FRACTION, NOT_NEGATIVE, Range, scalar
 from .scale import scale as scale_by
 
 __all__ = ["ReduceLROnPlateauState", "reduce_on_plateau"]

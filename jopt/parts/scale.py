@@ -13,13 +13,12 @@ from ..base import (
     PerLeaf,
     Schedule,
 )
-from ..engine import per_leaf, scheduled, stateless_leaf, transformation
+from ..engine import per_leaf, stateless_leaf, transformation
 from ..engine.stages import LeafStage, plan_of
 from ..numerics import norm
-from ..settings import Range
+from ..settings import Range, is_scheduled, products, scheduled
 from .combine import chain
 from .decay import decay_parts
-from .values import is_scheduled, products
 
 __all__ = [
     "ScaleByScheduleState",

@@ -13,9 +13,8 @@ from jax.typing import ArrayLike
 from .. import tree
 from ..base import GradientTransformation, OptState, Schedule
 from ..boxes import unboxed
-from ..engine import scalar
 from ..engine.types import keeps_values, lost
-from ..settings import check_number, range_of
+from ..settings import check_number, range_of, scalar
 from ..tree import NamedTupleKey
 from ..words import spell
 from ..wrappers.groups import lr_mult

@@ -36,8 +36,7 @@ from ..parts.combine import (
     set_to_zero,
 )
 from ..parts.scale import ends_in_learning_rate, scale
-from ..parts.values import is_schedule
-from ..settings import Range, check_number, check_numbers
+from ..settings import Range, check_number, check_numbers, is_schedule
 from ..tree import paths
 from ..tree.selection import Which, chosen_by, is_function, numbers_in
 from .flatten import flatten

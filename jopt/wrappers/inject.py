@@ -21,12 +21,13 @@ from ..base import (
     with_extra_args_support,
 )
 from ..compat import with_weak_type
-from ..engine import from_plan, scheduled
+from ..engine import from_plan
 from ..engine.checks import Unchecked, compare
 from ..engine.stages import names_taken, plan_of, takes
 from ..engine.types import in_types_of, keep_types, strong
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
+from ..settings import scheduled
 from ..tree.selection import is_function
 from .gate import check_state
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from ... import tree
 from ...base import Params, Updates
-from ...engine import per_leaf, scalar
+from ...engine import per_leaf
 from ...engine.leaves import Leaves
 from ...engine.skeletons import OtherArguments
 from ...numerics import cast, compute_dtype, cond
+from ...settings import scalar
 from ...tree.devices import check_together
 from ...tree.matching import beside
 from ...words import explain, spell
