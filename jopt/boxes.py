@@ -15,6 +15,8 @@ from typing import Any
 import jax
 from jax.tree_util import GetAttrKey
 
+from .kinds import is_leaf
+
 __all__ = []
 
 
@@ -25,7 +27,7 @@ def one_level(node: Any) -> tuple[list[tuple[tuple, Any]], Any]:
 
 def children_of(node: Any) -> list[tuple[tuple, Any]] | None:
     """The children of a node with their keys; `None` if it is a leaf, or `None`."""
-    if node is None or jax.tree_util.all_leaves([node]):
+    if node is None or is_leaf(node):
         return None
     return one_level(node)[0]
 
@@ -33,7 +35,7 @@ def children_of(node: Any) -> list[tuple[tuple, Any]] | None:
 def is_box(x: Any) -> bool:
     """Whether it is a node that stands for the one value in it."""
     kind = _kind_of(type(x))
-    if kind is None or jax.tree_util.all_leaves([x]):
+    if kind is None or is_leaf(x):
         return False
     keys = [path for path, _ in one_level(x)[0]]
     return len(keys) == 1 and (kind == "metadata" or keys[0] == (GetAttrKey("value"),))

@@ -23,10 +23,10 @@ import numpy as np
 from .base import GradientTransformation, OptState, Params
 from .boxes import children_of, unboxed
 from .engine.placement import at_home
+from .kinds import is_numeric as is_array
 from .parts.combine import check_transformation
 from .tree import paths
 from .words import listed, spell
-from .wrappers.gate import is_array
 
 __all__ = ["StateReport", "load_state_dict", "state_dict"]
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from .base import ArrayTree
 from .boxes import one_level
+from .kinds import is_leaf, is_namedtuple, is_none
 from .numerics import compute_dtype
 from .operands import (
     broadcast_like,
@@ -26,7 +27,7 @@ from .operands import (
     strict_call,
     with_rank,
 )
-from .prefixes import is_leaf, join
+from .prefixes import join
 from .words import at, in_words
 
 __all__ = [
@@ -324,9 +325,7 @@ def _read_chains(key_chains: Any) -> set:
             f"[{key_chains!r}]?"
         )
     if isinstance(key_chains, Mapping):
-        paths = jax.tree_util.tree_leaves_with_path(
-            key_chains, is_leaf=lambda x: x is None
-        )
+        paths = jax.tree_util.tree_leaves_with_path(key_chains, is_leaf=is_none)
         return {"/".join(map(_key, path)) for path, _ in paths}
     if not isinstance(key_chains, (list, tuple, set, frozenset)):
         raise TypeError(
@@ -362,7 +361,7 @@ def _without_pruned(node: Any, children: list, below: list, keys: tuple) -> Any:
 
 
 def _is_sequence(node: Any) -> bool:
-    return isinstance(node, (list, tuple)) and not hasattr(node, "_fields")
+    return isinstance(node, (list, tuple)) and not is_namedtuple(node)
 
 
 def _key(key: Any) -> str:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .base import ArrayTree
-from .compat import Tracer
+from .kinds import is_known
 from .numerics import cast
 from .words import at, in_words, naming_mixed_keys
 
@@ -118,7 +118,7 @@ def read_scalars(name: str, tree: ArrayTree) -> ArrayTree:
                 f"{at(name, path)} must be one number, got an array of shape "
                 f"{scalar.shape}; a tree gives one to each leaf"
             )
-        if _known(x) and outside(x.item() if hasattr(x, "item") else x):
+        if is_known(x) and outside(x.item() if hasattr(x, "item") else x):
             raise ValueError(f"{at(name, path)} must be {expected}, got {x}")
         return scalar if isinstance(scalar, float) else scalar.reshape(())
 
@@ -137,12 +137,6 @@ def _setting(name: str, path: tuple, x: Any) -> Any:
         _real(name, path, x)
         return float(x.item())  # exact, and it widens nothing
     return _to_float(_real(name, path, x))
-
-
-def _known(x: Any) -> bool:
-    if isinstance(x, Tracer):
-        return False
-    return not isinstance(x, jax.Array) or x.is_fully_addressable
 
 
 def read_flags(name: str, tree: ArrayTree) -> ArrayTree:

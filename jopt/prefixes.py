@@ -91,10 +91,6 @@ def _rows(args: dict, nodes: list[str], path: tuple, structure: Any) -> ArrayTre
     )
 
 
-def is_leaf(x: Any) -> bool:
-    return jax.tree.structure(x) == _LEAF
-
-
 def split(results: ArrayTree, structure: ArrayTree, n: int) -> tuple:
     """A tree of n-tuples, one for each row of `structure`, as n trees."""
     treedef = jax.tree.structure(structure)

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 from .base import GradientTransformation, with_extra_args_support
-from .engine.compiled import explaining_deletion, fixed, freed, is_value
-from .engine.leaves import is_optimizable
+from .engine.compiled import explaining_deletion, fixed, freed
+from .kinds import is_array, is_optimizable, is_value
 from .parts import apply_updates
 from .parts.combine import check_transformation
 
@@ -70,7 +70,7 @@ def make_step(
             if all(map(is_optimizable, jax.tree.leaves(params))):
                 given = params, state
             else:
-                given = fixed(params, _is_array), fixed(state)
+                given = fixed(params, is_array), fixed(state)
             more = map(_traceable, args)
             named = {name: _traceable(x) for name, x in kwargs.items()}
             params, state, out = compiled(*given, *more, **named)
@@ -79,14 +79,9 @@ def make_step(
     return step
 
 
-def _is_array(x: Any) -> bool:
-    """Whether a leaf of a module is no setting of it."""
-    return hasattr(x, "dtype") and is_value(x)
-
-
 def _traceable(x: Any) -> Any:
     """An argument as it is, or one that holds functions with these as its structure."""
-    return x if all(map(is_value, jax.tree.leaves(x))) else fixed(x, _is_array)
+    return x if all(map(is_value, jax.tree.leaves(x))) else fixed(x, is_array)
 
 
 def _step(loss_fn, tx, has_aux, params, state, *args, **kwargs):
@@ -120,7 +115,7 @@ def _step(loss_fn, tx, has_aux, params, state, *args, **kwargs):
     updates, state = tx.update(
         grads, state, params, value=value, grad=grads, value_fn=value_fn
     )
-    params = fixed(apply_updates(params, updates), _is_array)
+    params = fixed(apply_updates(params, updates), is_array)
     return params, fixed(state), out
 
 

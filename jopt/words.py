@@ -10,6 +10,7 @@ import numpy as np
 
 from .base import Rules
 from .boxes import children_of, flatten_with_path, one_level
+from .kinds import is_leaf, is_namedtuple, is_none
 
 __all__ = []
 
@@ -63,7 +64,7 @@ def in_words(x: Any) -> str:
         return "None"
     if isinstance(x, (jax.Array, np.ndarray)):
         return f"an array of dtype {x.dtype} and shape {x.shape}"
-    if jax.tree_util.all_leaves([x]):
+    if is_leaf(x):
         return f"the {type(x).__name__} {x!r:.40}"
     keys = [jax.tree_util.keystr(key) for key, _ in one_level(x)[0]]
     return f"a {type(x).__name__} of " + (", ".join(keys) or "nothing")
@@ -81,9 +82,7 @@ def type_in_words(x: Any) -> str:
 
 def explain(name: str, tree: Any, like_name: str, like: Any) -> str:
     """Where two trees that should have one structure differ, in words."""
-    ours, theirs = (
-        dict(flatten_with_path(t, is_leaf=lambda x: x is None)) for t in (tree, like)
-    )
+    ours, theirs = (dict(flatten_with_path(t, is_leaf=is_none)) for t in (tree, like))
     missing = [keystr(k) for k in theirs if k not in ours]
     extra = [keystr(k) for k in ours if k not in theirs]
     words = []
@@ -198,7 +197,7 @@ def _unsortable(node: Any, path: str) -> Iterator[tuple[str, list]]:
         except TypeError:
             yield path, [*node]
         children = [(f"[{key!r}]", x) for key, x in node.items()]
-    elif hasattr(node, "_fields") and isinstance(node, tuple):
+    elif is_namedtuple(node):
         fields: Any = getattr(node, "_fields", ())
         children = [(f".{name}", x) for name, x in zip(fields, node)]
     elif isinstance(node, list | tuple):

@@ -21,8 +21,8 @@ from ..base import (
     Params,
     Updates,
 )
+from ..kinds import is_function
 from ..tree.devices import are_apart, moved
-from ..tree.selection import is_function
 from ..words import naming_mixed_keys
 from . import run
 from .batches import batch_leaves

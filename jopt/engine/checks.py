@@ -11,9 +11,8 @@ import numpy as np
 
 from ..base import EmptyState
 from ..boxes import children_of
-from ..tree.matching import is_nothing
+from ..kinds import is_nothing, is_value
 from ..words import keystr, listed, spell
-from .compiled import is_value
 from .leaves import Leaves, types_of
 from .stages import WholeStage
 

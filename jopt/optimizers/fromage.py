@@ -6,10 +6,10 @@ import jax
 
 from ..base import GradientTransformationExtraArgs, MaskOrFn, PerLeaf
 from ..engine import transformation
+from ..kinds import is_schedule
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights, decay_parts
 from ..parts.scale import scale_by_learning_rate, scale_by_trust_ratio
-from ..settings import is_schedule
 
 __all__ = ["fromage"]
 

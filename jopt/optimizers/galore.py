@@ -21,12 +21,13 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.leaves import Leaves
+from ..kinds import is_nothing
 from ..numerics import cast, compute_dtype, cond, safe_increment
 from ..parts.combine import check_transformation
 from ..parts.scale import descend
 from ..settings import FINITE, check_integer
 from ..sharding import gathered, resplit, split_as, split_of, zeros_of
-from ..tree.matching import beside, is_nothing
+from ..tree.matching import beside
 from ..words import explain, spell
 from .adam import scale_by_adam
 from .muon import MuonDimensionNumbers, dimension_numbers

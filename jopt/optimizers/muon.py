@@ -23,6 +23,7 @@ from ..engine import from_plan, per_leaf, transformation
 from ..engine.batches import stack, unstack
 from ..engine.leaves import Leaves
 from ..engine.stages import in_sequence, plan_of
+from ..kinds import is_function
 from ..linalg import COEFFICIENTS, PRECONDITIONINGS, orthogonalize
 from ..numerics import (
     cast,
@@ -37,7 +38,6 @@ from ..parts.decay import decay_parts
 from ..parts.scale import scale_by_learning_rate
 from ..settings import NOT_NEGATIVE, check_integer
 from ..sharding import gathered, split_as
-from ..tree.selection import is_function
 from ..words import keystr, spell
 from .adam import adamw
 

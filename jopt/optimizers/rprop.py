@@ -7,7 +7,6 @@ import jax.numpy as jnp
 
 from ..base import (
     GradientTransformationExtraArgs,
-    MaskedNode,
     MaskOrFn,
     PerLeaf,
     Schedule,
@@ -15,18 +14,11 @@ from ..base import (
 )
 from ..compat import Tracer
 from ..engine import per_leaf, transformation
+from ..kinds import is_masked, is_schedule
 from ..parts.combine import chain
 from ..parts.decay import decay_parts
 from ..parts.scale import scale, scale_by_learning_rate
-from ..settings import (
-    FRACTION,
-    POSITIVE,
-    Range,
-    is_schedule,
-    is_scheduled,
-    scalar,
-    schedule,
-)
+from ..settings import FRACTION, POSITIVE, Range, is_scheduled, scalar, schedule
 from ..tree import values_of
 
 __all__ = ["ScaleByRpropState", "rprop", "scale_by_rprop"]
@@ -122,7 +114,7 @@ def _begun_at(learning_rate: Any, tx: Any) -> GradientTransformationExtraArgs:
         rates = jax.tree.structure(params).unflatten(rates)
 
         def begun(rate, steps):
-            if isinstance(steps, MaskedNode):
+            if is_masked(steps):
                 return steps
             return steps + jnp.asarray(rate, steps.dtype)
 

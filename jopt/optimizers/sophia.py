@@ -19,7 +19,7 @@ from ..base import (
     with_extra_args_support,
 )
 from ..engine import per_leaf, transformation
-from ..engine.leaves import is_optimizable
+from ..kinds import is_optimizable
 from ..numerics import cast, cond, ema, one_minus_power, zeros_in
 from ..parts.clip import clip
 from ..parts.combine import check_transformation

@@ -11,6 +11,7 @@ from ..base import Params, Updates
 from ..engine.compiled import call_compiled
 from ..engine.leaves import Leaves
 from ..engine.sums import known_sums, sum_of
+from ..kinds import is_none
 from ..numerics import compute_dtype, cond
 from ..settings import COUNT, FINITE, check_number, check_real
 from ..words import explain, keystr, naming_mixed_keys, spell
@@ -46,7 +47,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
 
 
 def _apply_updates(params, updates):
-    if any(x is None for x in jax.tree.leaves(params, is_leaf=_is_none)):
+    if any(x is None for x in jax.tree.leaves(params, is_leaf=is_none)):
         updates = _but_for_none(params, updates)
     known = known_sums(params, updates)
     if known is not None:
@@ -145,7 +146,7 @@ def periodic_update(
 
 def _side_by_side(where: str, new: Params, old: Params) -> tuple[Any, list[tuple]]:
     """The structure, and path and leaves of both trees; `None` is a leaf."""
-    paths, treedef = jax.tree_util.tree_flatten_with_path(new, is_leaf=_is_none)
+    paths, treedef = jax.tree_util.tree_flatten_with_path(new, is_leaf=is_none)
     try:
         olds = treedef.flatten_up_to(old)
     except ValueError:
@@ -191,10 +192,6 @@ def _but_for_none(params: Params, updates: Updates) -> Updates:
         return None if p is None else u
 
     try:
-        return jax.tree.map(one, params, updates, is_leaf=_is_none)
+        return jax.tree.map(one, params, updates, is_leaf=is_none)
     except ValueError:  # whoever reads them says how they differ
         return updates
-
-
-def _is_none(x: Any) -> bool:
-    return x is None

@@ -14,8 +14,9 @@ from ..base import (
     Updates,
 )
 from ..engine import per_leaf, transformation
+from ..kinds import is_schedule
 from ..numerics import one_minus_power, zeros_in
-from ..settings import DECAY, is_schedule, scalar, scheduled
+from ..settings import DECAY, scalar, scheduled
 
 __all__ = [
     "EmaState",

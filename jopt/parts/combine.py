@@ -16,7 +16,8 @@ from ..base import (
 )
 from ..engine import from_plan, stateless_leaf, transformation
 from ..engine.stages import Mask, in_sequence, no_stage, plan_of, under_mask
-from ..tree.selection import is_function, takes_a_path
+from ..kinds import is_function, is_transformation
+from ..tree.selection import takes_a_path
 from ..words import keystr
 
 __all__ = [
@@ -362,9 +363,7 @@ def selective_transform(
 
 def check_transformation(where: str, name: str, tx: Any) -> None:
     """Refuse what is not an (init, update) pair."""
-    if not (
-        callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))
-    ):
+    if not is_transformation(tx):
         hint = "; did you forget to call it?" if callable(tx) else ""
         raise TypeError(
             f"{where}: {name} must be a gradient transformation, "

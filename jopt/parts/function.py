@@ -13,6 +13,7 @@ from ..base import (
     Updates,
 )
 from ..engine import transformation
+from ..kinds import is_none
 
 __all__ = ["scale_gradient", "stateless", "stateless_with_tree_map"]
 
@@ -69,7 +70,7 @@ def stateless_with_tree_map(
     def update(updates, state, params=None, **extra_args):
         if params is None:
             return jax.tree.map(lambda g: f(g, None), updates), state
-        return jax.tree.map(one, updates, params, is_leaf=lambda x: x is None), state
+        return jax.tree.map(one, updates, params, is_leaf=is_none), state
 
     return GradientTransformationExtraArgs(lambda params: EmptyState(), update)
 

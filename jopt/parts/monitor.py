@@ -17,6 +17,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.leaves import types_of
+from ..kinds import is_transformation
 from ..settings import DECAY
 from .average import ema
 
@@ -186,7 +187,7 @@ def measure_with_ema(
 
 
 def _as_transformation(name: Any, measure: Any) -> GradientTransformationExtraArgs:
-    if hasattr(measure, "init") and hasattr(measure, "update"):
+    if is_transformation(measure):
         return with_extra_args_support(measure)
     if not (callable(measure) and isinstance(name, str)):
         raise TypeError(

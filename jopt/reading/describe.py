@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from ..base import GradientTransformation, Params, WeightDecay
 from ..boxes import unboxed
 from ..engine import run
-from ..engine.leaves import hide, is_inexact, resolve
+from ..engine.leaves import hide, resolve
 from ..engine.stages import LeafStage, Mask, plan_of
+from ..kinds import is_inexact, is_optimizable, is_schedule
 from ..parts.combine import check_transformation, set_to_zero
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale, scale_by_learning_rate, scale_by_schedule
@@ -67,7 +68,7 @@ def describe(tx: GradientTransformation, params: Params) -> Description:
             for path in paths(part.params):
                 acting[path].append(action)
     rows = [
-        _row(path, x, acting[path] if _is_optimizable(x) else [], slots)
+        _row(path, x, acting[path] if is_optimizable(x) else [], slots)
         for path, x, slots in zip(paths(params), jax.tree.leaves(params), mine)
     ]
     return Description(tuple(rows), sum(map(_bytes, shared)))
@@ -183,7 +184,7 @@ def _optimizers(actions: list[_Action]) -> list[str]:
 
 
 def _times(rate: Any, factor: Any) -> Any:
-    if callable(rate):
+    if is_schedule(rate):
         return f"{show(factor)} * {show(rate)}"
     return rate * factor
 
@@ -201,10 +202,6 @@ def _abstract(x: Any) -> Any:
         dtype = x.dtype if kept else jax.dtypes.canonicalize_dtype(x.dtype)
         return jax.ShapeDtypeStruct(x.shape, dtype)
     return x
-
-
-def _is_optimizable(x: Any) -> bool:
-    return hasattr(x, "dtype") and is_inexact(x.dtype)
 
 
 def _bytes(x: Any) -> int:

@@ -14,6 +14,7 @@ from .. import tree
 from ..base import GradientTransformation, OptState, Schedule
 from ..boxes import unboxed
 from ..engine.types import keeps_values, lost
+from ..kinds import is_schedule
 from ..settings import check_number, range_of, scalar
 from ..tree import NamedTupleKey
 from ..words import spell
@@ -177,7 +178,7 @@ def _of_call(part: Part) -> Iterator[Entry]:
         if may_be_schedule(parameter):  # or a tree of numbers and schedules
             values = jax.tree_util.tree_flatten_with_path(given)[0]
         for path, value in values:
-            if may_be_schedule(parameter) and callable(value):
+            if may_be_schedule(parameter) and is_schedule(value):
                 value = scalar("hyperparams", name, value(_last_step(part)))
             if is_number(parameter, value):
                 where = (key for key in part.path if not path or key is not part.unsaid)

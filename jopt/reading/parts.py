@@ -11,6 +11,7 @@ from jax.tree_util import DictKey, SequenceKey
 from ..base import Params
 from ..engine.leaves import hide, resolve
 from ..engine.stages import Mask
+from ..kinds import is_transformation
 from ..parts.combine import (
     as_tuple,
     chain,
@@ -162,7 +163,7 @@ def _within(part: Part, call: Call) -> Iterator[Part]:
     if part.is_injected and part.state is not None:
         return
     required = [p for p in part.arguments.values() if p[0].default is p[0].empty]
-    inner = [x for _, x in required if hasattr(x, "init") and hasattr(x, "update")]
+    inner = [x for _, x in required if is_transformation(x)]
     if inner or part.is_injected or call.factory is freeze or part.params is not None:
         product = part._replace(tx=call.inside())
         made = product.call

@@ -21,7 +21,6 @@ from .ranges import (
     check_number,
     check_numbers,
     check_real,
-    is_schedule,
     range_of,
     rules_as_tree,
 )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..compat import ShapedArray, Tracer
-from .ranges import is_on_hand
+from ..kinds import is_known
 
 __all__ = []
 
@@ -178,4 +178,4 @@ def show(value: Any) -> str:
 
 def _printable(value: Any) -> bool:
     is_key = jnp.issubdtype(value.dtype, jax.dtypes.extended)
-    return not is_key and not isinstance(value, Tracer) and is_on_hand(value)
+    return not is_key and is_known(value)

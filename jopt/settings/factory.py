@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar, overload
 import jax
 
 from ..base import Schedule
+from ..kinds import is_schedule
 from ..words import name_mixed_keys, type_in_words
 from .call import Call, same
 from .ranges import (
@@ -29,7 +30,6 @@ from .ranges import (
     check_function,
     check_numbers,
     check_schedule,
-    is_schedule,
     rules_as_tree,
 )
 

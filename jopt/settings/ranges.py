@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..base import Rules, WeightDecay
-from ..compat import Tracer
+from ..kinds import is_known, is_schedule
 from ..words import misfit_of_one, type_in_words
 
 __all__ = []
@@ -101,7 +101,7 @@ def check_number(where: str, name: str, value: Any, allowed: Range) -> None:
     real = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
     if not real:
         raise TypeError(f"{where}: {name} must be a real number, got dtype {dtype}")
-    if isinstance(value, Tracer) or not is_on_hand(value):
+    if not is_known(value):
         return
     if float(value) not in allowed:
         raise ValueError(f"{where}: {name} must be {allowed}, got {value}")
@@ -131,7 +131,7 @@ def check_function(where: str, name: str, value: Any) -> None:
 
 def check_array(where: str, name: str, value: Any, allowed: Range) -> None:
     """Refuse an array with a number outside the range, if its values are known."""
-    if isinstance(value, Tracer) or not is_on_hand(value) or not np.size(value):
+    if not is_known(value) or not np.size(value):
         return
     value = np.asarray(value)  # so that the least is found, and not traced
     for x in (value.min(), value.max()):
@@ -189,10 +189,6 @@ def rules_as_tree(name: str, value: Any, ranges: Mapping[str, Range] = RANGES) -
     return value if isinstance(value, Rules) else Rules(value)
 
 
-def is_on_hand(value: Any) -> bool:
-    return not isinstance(value, jax.Array) or value.is_fully_addressable
-
-
 def check_floating_dtype(where: str, name: str, dtype: Any) -> None:
     """Refuse what is not the dtype of a float: a moment in integers never moves."""
     is_array = isinstance(dtype, (jax.Array, np.ndarray, np.generic))
@@ -225,8 +221,3 @@ def check_bool(where: str, name: str, value: Any) -> None:
             f"{where}: {name} must be True or False, got {type_in_words(value)}"
             + (f" {value!r}" if isinstance(value, (str, int, float)) else "")
         )
-
-
-def is_schedule(x: Any) -> bool:
-    """Whether a value is a function of the step."""
-    return callable(x) and not isinstance(x, jax.Array)

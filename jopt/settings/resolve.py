@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..kinds import is_schedule
 from ..tree import values_of
 from ..words import spell
 from .call import show
-from .ranges import is_schedule
 
 __all__ = []
 

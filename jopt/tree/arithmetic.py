@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from .. import numerics
+from ..kinds import is_none
 from ..words import explain
 
 __all__ = [
@@ -111,7 +112,7 @@ def add_scale(tree_x: Any, scalar: ArrayLike, tree_y: Any) -> Any:
         return None if x is None else y
 
     try:
-        tree_y = jax.tree.map(shown, tree_x, tree_y, is_leaf=lambda x: x is None)
+        tree_y = jax.tree.map(shown, tree_x, tree_y, is_leaf=is_none)
     except ValueError:
         raise ValueError(explain("tree_y", tree_y, "tree_x", tree_x)) from None
     return map_alike(lambda x, y: x + scalar * y, tree_x=tree_x, tree_y=tree_y)

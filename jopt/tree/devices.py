@@ -7,6 +7,7 @@ import jax
 
 from ..boxes import flatten_with_path
 from ..compat import Tracer
+from ..kinds import is_key
 from ..words import keystr
 
 __all__ = []
@@ -64,17 +65,13 @@ def together(numbers: Any) -> Any:
 
 
 def _data(x: jax.Array) -> jax.Array:
-    return jax.random.key_data(x) if _is_key(x) else x
+    return jax.random.key_data(x) if is_key(x) else x
 
 
 def _like(x: jax.Array, data: jax.Array) -> jax.Array:
-    if not _is_key(x):
+    if not is_key(x):
         return data
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-
-
-def _is_key(x: jax.Array) -> bool:
-    return jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def check_together(where: str, **trees: Any) -> None:

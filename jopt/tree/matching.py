@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ..boxes import children_of, content, is_box, opened
+from ..kinds import is_nothing
 from ..words import keystr
 
 __all__ = []
@@ -78,8 +79,3 @@ def beside(treedef: Any, tree: Any) -> tuple[list, Any]:
         return treedef.flatten_up_to(tree), treedef
     except (ValueError, TypeError):
         return matched(treedef.unflatten(range(treedef.num_leaves)), tree)
-
-
-def is_nothing(x: Any) -> bool:
-    """Whether it stands where a tree has no leaf: `None`, or anyone's `MaskedNode`."""
-    return x is None or (type(x).__name__ == "MaskedNode" and x == ())

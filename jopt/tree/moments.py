@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from ..kinds import is_none
 from ..numerics import abs_sq, cast, compute_dtype, debias, ema
 from .norms import wide
 
@@ -102,7 +103,7 @@ def _update(mean: Callable, power: Callable, updates: Any, moments: Any) -> Any:
             new = mean(cast(size, dtype), cast(m, dtype))
             return cast(new, jnp.promote_types(narrow, m.dtype))
 
-    return jax.tree.map(one, updates, moments, is_leaf=lambda x: x is None)
+    return jax.tree.map(one, updates, moments, is_leaf=is_none)
 
 
 def bias_correction(moment: Any, decay: ArrayLike, count: ArrayLike) -> Any:

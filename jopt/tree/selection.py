@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ..boxes import flatten_with_path, unboxed
+from ..kinds import is_function, is_leaf, is_masked, is_none
 from ..words import explain, keystr, listed, misfit_of_one
 
 __all__ = ["map_with_path", "partition_by", "paths", "select", "values_of"]
@@ -145,7 +146,7 @@ def values_of(
         >>> jopt.tree.values_of({"enc": 0.5, "head": {"w": 1.0, "b": 2.0}}, params)
         [0.5, 0.5, 2.0, 1.0]
     """
-    if jax.tree_util.all_leaves([values]):
+    if is_leaf(values):
         return [values] * len(jax.tree.leaves(tree))
     if not _is_by_pattern(values):
         return _filled(_alongside(values, tree, name), tree)
@@ -230,11 +231,6 @@ def numbers_in(tree: Any, pattern: str, *, name: str) -> list[str]:
     if not found:
         raise ValueError(f"{name}: {_no_leaf(pattern, tree)}")
     return sorted(found, key=int)
-
-
-def is_function(x: Any) -> bool:
-    """Whether to call it: a callable node of a tree, such as a module, is data."""
-    return callable(x) and jax.tree_util.all_leaves([x])
 
 
 def _filled(prefix: Any, tree: Any) -> list:
@@ -336,16 +332,11 @@ def _class(sign: str) -> str:
 
 def _has_hidden(tree: Any) -> bool:
     """Whether masks further out took leaves away, so that patterns may find none."""
-
-    def is_hidden(x):
-        return type(x).__name__ == "MaskedNode"
-
-    return any(map(is_hidden, jax.tree.leaves(tree, is_leaf=is_hidden)))
+    return any(map(is_masked, jax.tree.leaves(tree, is_leaf=is_masked)))
 
 
 def _alongside(prefix: Any, tree: Any, name: str) -> Any:
     """The prefix as it is if its containers are the tree's, else matched by keys."""
-    is_none = lambda x: x is None  # noqa: E731
     try:
         jax.tree.structure(prefix, is_leaf=is_none).flatten_up_to(tree)
         return prefix

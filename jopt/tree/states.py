@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax.tree_util import DictKey, GetAttrKey
 
-from ..base import MaskedNode
 from ..boxes import children_of, content, flatten_with_path, is_box, opened
+from ..kinds import is_array_or_type, is_masked
 from ..words import keystr, listed, spell
 
 __all__ = ["NamedTupleKey", "get", "get_all_with_path", "map_params", "set"]
@@ -155,7 +155,7 @@ def _check_replaces(key: str, place: str, new: Any, old: Any) -> None:
     """
     olds, news = (jax.tree_util.tree_flatten_with_path(x)[0] for x in (old, new))
     by_path: dict[Any, Any] = dict(olds)
-    arrays = [keystr(path) for path, x in olds if _is_array(x)]
+    arrays = [keystr(path) for path, x in olds if is_array_or_type(x)]
     for path, x in news:
         y = by_path.get(path)
         if path == () and y is None and arrays and _has_shape(x):
@@ -163,16 +163,16 @@ def _check_replaces(key: str, place: str, new: Any, old: Any) -> None:
                 f"set: {key} at {place} is a tree with arrays at {listed(arrays)}, the "
                 f"new value is {spell(x)}"
             )
-        if _is_array(y) and _has_shape(x) and np.shape(x) != getattr(y, "shape", ()):
+        if (
+            is_array_or_type(y)
+            and _has_shape(x)
+            and np.shape(x) != getattr(y, "shape", ())
+        ):
             inside = jax.tree_util.keystr(path)
             raise ValueError(
                 f"set: {key} at {place}{inside} is {spell(y)}, the new value is "
                 f"{spell(x)}: the shapes must be equal"
             )
-
-
-def _is_array(x: Any) -> bool:
-    return isinstance(x, (jax.Array, np.ndarray, jax.ShapeDtypeStruct))
 
 
 def _has_shape(x: Any) -> bool:
@@ -301,7 +301,7 @@ def map_params(
     """
 
     def is_hidden(x):
-        return isinstance(x, MaskedNode) and not (is_leaf and is_leaf(x))
+        return is_masked(x) and not (is_leaf and is_leaf(x))
 
     def at_leaf(x, *others):
         return x if is_hidden(x) else f(x, *others)
@@ -351,9 +351,7 @@ def _by_path(x: Any, tree: Any, stop: Callable[[Any], bool]) -> list | None:
     column, used = [], {()}
     for path, leaf in flatten_with_path(x, is_leaf=stop):
         above = [path[:n] for n in range(len(path), -1, -1) if path[:n] in named]
-        below = [
-            p for p in named if isinstance(leaf, MaskedNode) and p[: len(path)] == path
-        ]
+        below = [p for p in named if is_masked(leaf) and p[: len(path)] == path]
         if not (above or below):
             return None
         used.update(above[:1], below)

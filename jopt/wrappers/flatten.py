@@ -13,7 +13,8 @@ from ..base import (
     with_extra_args_support,
 )
 from ..engine import transformation
-from ..engine.leaves import Leaves, is_complex
+from ..engine.leaves import Leaves
+from ..kinds import is_complex
 from ..numerics import cast, compute_dtype
 from ..parts.combine import check_transformation
 from ..tree.devices import check_together

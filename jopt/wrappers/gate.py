@@ -11,16 +11,16 @@ from jax.typing import ArrayLike
 
 from ..base import (
     GradientTransformationExtraArgs,
-    MaskedNode,
     OptState,
     Params,
     Updates,
 )
 from ..compat import Tracer
 from ..engine.compiled import fixed, freed
-from ..engine.leaves import Leaves, is_inexact
+from ..engine.leaves import Leaves
 from ..engine.sums import remember, sums
-from ..engine.types import in_types_of, is_array, keep_types, strong
+from ..engine.types import in_types_of, keep_types, strong
+from ..kinds import is_inexact_value, is_masked, is_numeric
 from ..tree.joined import Joint, joined
 from ..tree.matching import beside
 from ..words import explain, keystr, spell
@@ -108,7 +108,7 @@ def choose(index: ArrayLike, *branches: Callable[[], Any]) -> Any:
 
     def arrays_of(branch):
         def arrays():
-            tree = fixed(branch(), is_array)
+            tree = fixed(branch(), is_numeric)
             return jax.tree.map(lambda x: strong(jnp.asarray(x)), tree)
 
         return arrays
@@ -122,7 +122,9 @@ def choose(index: ArrayLike, *branches: Callable[[], Any]) -> Any:
 
 def zeros(updates: Updates) -> Updates:
     """Updates that change nothing."""
-    return jax.tree.map(lambda g: jnp.zeros_like(g) if is_live(g) else g, updates)
+    return jax.tree.map(
+        lambda g: jnp.zeros_like(g) if is_inexact_value(g) else g, updates
+    )
 
 
 def as_updates(new: Any, updates: Updates) -> Updates:
@@ -132,7 +134,7 @@ def as_updates(new: Any, updates: Updates) -> Updates:
     """
 
     def one(g, u):
-        return jnp.zeros_like(g) if u is None and is_live(g) else u
+        return jnp.zeros_like(g) if u is None and is_inexact_value(g) else u
 
     if jax.tree.structure(new) != jax.tree.structure(updates):
         with contextlib.suppress(ValueError):  # the next line says how they differ
@@ -147,15 +149,10 @@ def of_slots(updates: Updates, slots: Any) -> Updates:
         column, _ = beside(treedef, slots)
     except ValueError:
         return updates  # whoever reads them says how they differ
-    left_out = [s is None and is_live(g) for g, s in zip(gs, column)]
+    left_out = [s is None and is_inexact_value(g) for g, s in zip(gs, column)]
     if all(left_out) or not any(left_out):
         return updates
     return treedef.unflatten([None if x else g for x, g in zip(left_out, gs)])
-
-
-def is_live(x: Any) -> bool:
-    """Whether it is a floating or complex array: something to optimize."""
-    return is_array(x) and is_inexact(jax.dtypes.result_type(x))
 
 
 def slots_of(slot: Any, params: Params) -> list:
@@ -163,13 +160,13 @@ def slots_of(slot: Any, params: Params) -> list:
     nodes = []
     try:
         jax.tree_util.tree_map_with_path(
-            lambda *node: nodes.append(node), slot, params, is_leaf=_is_masked
+            lambda *node: nodes.append(node), slot, params, is_leaf=is_masked
         )
     except (TypeError, ValueError):
         raise ValueError(explain("the state", slot, "params", params)) from None
     slots = []
     for path, x, p in nodes:
-        if not is_array(x):
+        if not is_numeric(x):
             slots += [None] * len(jax.tree.leaves(p))
         elif jax.tree_util.all_leaves([p]) and jnp.shape(x) == jnp.shape(p):
             slots.append(x)
@@ -181,19 +178,14 @@ def slots_of(slot: Any, params: Params) -> list:
     return slots
 
 
-def _is_masked(x: Any) -> bool:
-    """Whether it is a `MaskedNode`, ours or optax's."""
-    return getattr(type(x), "_fields", None) == MaskedNode._fields
-
-
-def live_leaves(tree: Any) -> list[jax.Array]:
+def inexact_leaves(tree: Any) -> list[jax.Array]:
     """The floating and complex leaves."""
-    return [jnp.asarray(x) for x in jax.tree.leaves(tree) if is_live(x)]
+    return [jnp.asarray(x) for x in jax.tree.leaves(tree) if is_inexact_value(x)]
 
 
 def all_finite(tree: Any) -> jax.Array:
     """Whether no element of any leaf is infinite or not a number, `bool[]`."""
-    return joined(_NOTHING, live_leaves(tree), jnp.float32) == 0
+    return joined(_NOTHING, inexact_leaves(tree), jnp.float32) == 0
 
 
 def _nothing(x: jax.Array) -> jax.Array:

@@ -22,6 +22,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.stages import WholeStage, plan_of
+from ..kinds import is_function, is_schedule, is_transformation
 from ..optimizers.dadapt_adamw import dadapt_adamw
 from ..optimizers.galore import galore
 from ..optimizers.lbfgs import lbfgs
@@ -36,9 +37,9 @@ from ..parts.combine import (
     set_to_zero,
 )
 from ..parts.scale import ends_in_learning_rate, scale
-from ..settings import Range, check_number, check_numbers, is_schedule
+from ..settings import Range, check_number, check_numbers
 from ..tree import paths
-from ..tree.selection import Which, chosen_by, is_function, numbers_in
+from ..tree.selection import Which, chosen_by, numbers_in
 from .flatten import flatten
 from .lookahead import lookahead
 from .schedule_free import schedule_free_adamw, schedule_free_sgd
@@ -469,7 +470,7 @@ def _inside(call: settings.Call) -> Iterator[tuple[Any, Callable]]:
 
 def _transformations(value: Any) -> list[tuple[Any, Callable]]:
     """Those in an argument, and the argument with another in its place."""
-    if _is_transformation(value):
+    if is_transformation(value):
         return [(value, lambda new: new)]
     if not isinstance(value, (tuple, list)):
         return []
@@ -482,10 +483,6 @@ def _transformations(value: Any) -> list[tuple[Any, Callable]]:
 
             found.append((inner, again))
     return found
-
-
-def _is_transformation(x: Any) -> bool:
-    return callable(getattr(x, "init", None)) and callable(getattr(x, "update", None))
 
 
 def _not_taken(where: str, tx: Any, key: str) -> str:

@@ -25,10 +25,10 @@ from ..engine import from_plan
 from ..engine.checks import Unchecked, compare
 from ..engine.stages import names_taken, plan_of, takes
 from ..engine.types import in_types_of, keep_types, strong
+from ..kinds import is_function
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
 from ..settings import scheduled
-from ..tree.selection import is_function
 from .gate import check_state
 
 __all__ = [

@@ -19,8 +19,9 @@ from ..base import (
 from ..compat import shard_alike
 from ..engine import transformation
 from ..engine.calls import traced_once
-from ..engine.leaves import Leaves, is_complex, is_own_object
-from ..engine.types import in_types_of, is_array, keep_types
+from ..engine.leaves import Leaves
+from ..engine.types import in_types_of, keep_types
+from ..kinds import is_complex, is_numeric, is_own_object
 from ..numerics import abs_sq, compute_dtype, safe_increment
 from ..parts.combine import check_transformation
 from ..settings import (
@@ -34,7 +35,7 @@ from ..settings import (
 from ..tree.devices import together
 from ..tree.matching import beside
 from ..words import explain, spell
-from .gate import as_updates, check_state, choose_step, live_leaves, zeros
+from .gate import as_updates, check_state, choose_step, inexact_leaves, zeros
 
 __all__ = [
     "MultiSteps",
@@ -83,7 +84,7 @@ def skip_not_finite(
         >>> bool(jopt.skip_not_finite(jnp.array([1.0, jnp.inf]), 0, None)[0])
         True
     """
-    gs = live_leaves(updates)
+    gs = inexact_leaves(updates)
     parts = [jnp.sum(~jnp.isfinite(g), dtype=jnp.int32) for g in gs]
     bad = sum(together(parts), jnp.zeros((), jnp.int32))
     return bad > 0, dict(should_skip=bad > 0, num_not_finite=bad)
@@ -112,7 +113,7 @@ def skip_large_updates(
     """
     where, name = "skip_large_updates", "max_squared_norm"
     check_number(where, name, max_squared_norm, Range(0, finite=False))
-    gs = live_leaves(updates)
+    gs = inexact_leaves(updates)
     parts = [jnp.sum(abs_sq(g), dtype=jnp.float32) for g in gs]
     norm_squared = sum(together(parts), jnp.zeros((), jnp.float32))
     skip = ~(norm_squared < max_squared_norm)  # also if it is not a number
@@ -250,7 +251,7 @@ def _accumulators(params: Params, dtype: DTypeLike) -> Updates:
             p = jax.ShapeDtypeStruct(p.shape, p.dtype)
             kind = p.dtype
         else:
-            kind = jax.dtypes.result_type(p) if is_array(p) else jax.dtypes.extended
+            kind = jax.dtypes.result_type(p) if is_numeric(p) else jax.dtypes.extended
         if jnp.issubdtype(kind, jax.dtypes.extended):
             return MaskedNode()
         if is_complex(kind):

@@ -17,10 +17,11 @@ from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..engine.types import begun_anew, in_types_of, keep_types
 from ..engine.whole import per_tree
+from ..kinds import is_inexact_value
 from ..numerics import cast, compute_dtype
 from ..parts.combine import check_transformation
 from ..settings import check_integer
-from .gate import as_updates, check_state, choose_step, is_live, of_slots
+from .gate import as_updates, check_state, choose_step, of_slots
 
 __all__ = ["SAMState", "sam"]
 
@@ -121,7 +122,7 @@ def sam(
 
     def ascend(g, adv_state, q, extra_args):
         u, new = adv.update(g, adv_state, q, **extra_args)
-        u = jax.tree.map(lambda x: -x if is_live(x) else x, u)
+        u = jax.tree.map(lambda x: -x if is_inexact_value(x) else x, u)
         return as_updates(u, g), in_types_of(adv_state, new)
 
     def descend(g, state, p, extra_args):

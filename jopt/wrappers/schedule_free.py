@@ -21,13 +21,14 @@ from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..engine.types import in_types_of
 from ..engine.whole import largest, per_tree
+from ..kinds import is_schedule
 from ..numerics import cast, compute_dtype, safe_increment, width_of
 from ..optimizers.rmsprop import scale_by_rms
 from ..optimizers.sgd import sgd
 from ..parts.combine import chain, check_transformation
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import descend
-from ..settings import FINITE, OWN_DECAY, Range, is_schedule, schedule, setting_at
+from ..settings import FINITE, OWN_DECAY, Range, schedule, setting_at
 from .gate import as_updates, check_state, slots_of
 
 __all__ = [

@@ -12,8 +12,8 @@ from ..base import (
     with_extra_args_support,
 )
 from ..engine import transformation
-from ..engine.leaves import Leaves, is_complex
-from ..engine.types import is_array
+from ..engine.leaves import Leaves
+from ..kinds import is_complex, is_numeric
 from ..parts.combine import check_transformation
 from .gate import check_state
 
@@ -92,7 +92,7 @@ def split_real_and_imaginary(
 def _pairs(leaves: Leaves) -> list[bool]:
     """Which leaves to split: of a complex parameter or, without these, gradient."""
     kept = leaves.p if leaves.has_params else leaves.g
-    return [is_array(x) and is_complex(jax.dtypes.result_type(x)) for x in kept]
+    return [is_numeric(x) and is_complex(jax.dtypes.result_type(x)) for x in kept]
 
 
 def _split(x: Any, pair: bool) -> Any:

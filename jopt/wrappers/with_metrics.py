@@ -16,7 +16,7 @@ from ..engine import transformation
 from ..engine.stages import plan_of
 from ..parts.clip import clip_by_global_norm
 from ..parts.combine import check_transformation
-from .gate import check_state, keep_types, live_leaves
+from .gate import check_state, inexact_leaves, keep_types
 
 __all__ = ["MetricsState", "with_metrics"]
 
@@ -72,7 +72,7 @@ def with_metrics(
         return tree.norm(leaves, axis_name=axis_name)
 
     def measured(gradients, updates, params):
-        gs, us, ps = map(live_leaves, (gradients, updates, params))
+        gs, us, ps = map(inexact_leaves, (gradients, updates, params))
         update_norm = norm(us)
         found = dict(gradient_norm=norm(gs), update_norm=update_norm)
         missing = jnp.full_like(update_norm, jnp.nan)

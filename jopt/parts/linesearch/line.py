@@ -14,6 +14,7 @@ from ...base import Params, Updates
 from ...engine import per_leaf
 from ...engine.leaves import Leaves
 from ...engine.skeletons import OtherArguments
+from ...kinds import is_masked
 from ...numerics import cast, compute_dtype, cond
 from ...settings import scalar
 from ...tree.devices import check_together
@@ -179,11 +180,6 @@ def _check_arguments(where: str, value_fn: Callable, extra_args: dict) -> None:
             f"{where}: value_fn is called with the parameters and the other arguments "
             f"that update was given, {sorted(extra_args)}: {error}"
         ) from None
-
-
-def is_masked(x: Any) -> bool:
-    """Whether a mask, of this library or another, hides a leaf here."""
-    return type(x).__name__ == "MaskedNode"
 
 
 def _wide(x: jax.Array) -> jax.Array:
