@@ -23,7 +23,7 @@ from . import (
     wrappers,
 )
 from .base import *
-from .base import publish as _publish
+from .base import only_public_names as _only_public_names
 from .checkpoint import *
 from .deprecated import renamed as _renamed
 from .distributions import *
@@ -91,7 +91,7 @@ else:
         },
     )
 
-_publish(
+_only_public_names(
     globals(),
     "assignment",
     "contrib",

@@ -183,7 +183,7 @@ class WeightDecay:
         return f"{self.kind}({self.value!r})"
 
 
-def publish(package: dict[str, Any], *more: str) -> None:
+def only_public_names(package: dict[str, Any], *more: str) -> None:
     """Show of a package the names that it gathered, and of its modules only `more`.
 
     Importing a file binds it in its package; a star import would hand it on.

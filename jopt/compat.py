@@ -112,11 +112,11 @@ def shard_alike(p: jax.Array, slot: jax.Array) -> jax.Array:
     """
     if not isinstance(p, Tracer):
         return slot
-    kind, own = jax.typeof(p), jax.typeof(slot)
-    if any(getattr(kind, x, None) != getattr(own, x, None) for x in _MANUAL):
+    wanted, given = jax.typeof(p), jax.typeof(slot)
+    if any(getattr(wanted, x, None) != getattr(given, x, None) for x in _MANUAL):
         return slot  # within shard_map, one per device
-    if kind.sharding.spec != own.sharding.spec:
-        slot = jax.sharding.reshard(slot, kind.sharding)
+    if wanted.sharding.spec != given.sharding.spec:
+        slot = jax.sharding.reshard(slot, wanted.sharding)
     return _chosen(p, slot)
 
 

@@ -1,6 +1,6 @@
 """optax's address for optimizers contributed to it; they live elsewhere."""
 
-from .base import publish as _publish
+from .base import only_public_names as _only_public_names
 from .optimizers import (
     COCOBState as COCOBState,
     DAdaptAdamWState as DAdaptAdamWState,
@@ -67,4 +67,4 @@ from .wrappers import (
     split_real_and_imaginary as split_real_and_imaginary,
 )
 
-_publish(globals())
+_only_public_names(globals())

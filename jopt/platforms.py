@@ -12,7 +12,7 @@ def platform_of(x: jax.Array | ShapedArray) -> str:
 
     So a program that is compiled ahead of time for another machine is made for that.
     """
-    kind = x if isinstance(x, ShapedArray) else jax.typeof(x)
-    mesh = getattr(getattr(kind, "sharding", None), "mesh", None)
+    aval = x if isinstance(x, ShapedArray) else jax.typeof(x)
+    mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
     device = getattr(mesh, "abstract_device", None)
     return getattr(device, "platform", None) or jax.default_backend()

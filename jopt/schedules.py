@@ -9,7 +9,7 @@ Numbers of steps are static integers (`1e4` is one); other numbers may be traced
 differentiate or `vmap` over them, and are then not checked.
 """
 
-from .base import Schedule as Schedule, publish as _publish
+from .base import Schedule as Schedule, only_public_names as _only_public_names
 from .curves import *
 
 # optax has what wraps optimizers at this address too.
@@ -21,4 +21,4 @@ from .wrappers import (
     inject_hyperparams as inject_hyperparams,
 )
 
-_publish(globals())
+_only_public_names(globals())

@@ -17,9 +17,9 @@ __all__ = []
 
 def split_of(x: Any) -> tuple:
     """For each axis of the array the explicit axes of the mesh that split it."""
-    kind = jax.typeof(x)
-    spec = tuple(kind.sharding.spec)
-    return spec + (None,) * (len(kind.shape) - len(spec))
+    aval = jax.typeof(x)
+    spec = tuple(aval.sharding.spec)
+    return spec + (None,) * (len(aval.shape) - len(spec))
 
 
 def is_split(x: Any) -> bool:

@@ -362,13 +362,13 @@ def lamb_update(
 
     w, lr, arrays = _read(w, dcdw, lr, mw_tm1, vw_tm1)
     settings = _adam_settings(step, beta1, beta2, epsilon)
-    own = {
+    more = {
         "max_trust_ratio": read_scalars("max_trust_ratio", max_trust_ratio),
         "decay_lambda": read_scalars("decay_lambda", decay_lambda),
     }
     _align(w, arrays, {"lr": lr, **settings})
     delta, _, mw, vw = _adam(arrays, settings, w)
-    w = _descend(w, {"delta": delta}, lr, stop_gradients, out, step_, own)
+    w = _descend(w, {"delta": delta}, lr, stop_gradients, out, step_, more)
     return w, mw, vw
 
 
@@ -459,13 +459,13 @@ def _adam(
     )
     delta, dtypes, m, v = split(results, rows, 4)
 
-    def own(moment, name, beta):
+    def narrowed(moment, name, beta):
         gradient, g = next(iter(arrays.items()))
         made_of = {gradient: g, name: arrays[name]}
         return _narrow(moment, join(made_of, {beta: settings[beta]}), made_of)
 
     _, mean, square = arrays
-    return delta, dtypes, own(m, mean, "beta1"), own(v, square, "beta2")
+    return delta, dtypes, narrowed(m, mean, "beta1"), narrowed(v, square, "beta2")
 
 
 def _adam_leaf(

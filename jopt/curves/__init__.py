@@ -1,6 +1,6 @@
 """Curves from the step count to a value; `jopt.schedules` is the door to them."""
 
-from ..base import publish as _publish
+from ..base import only_public_names as _only_public_names
 from .cooldown import *
 from .cycle import *
 from .decay import *
@@ -9,4 +9,4 @@ from .plot import *
 from .restarts import *
 from .warmup import *
 
-_publish(globals())
+_only_public_names(globals())

@@ -1,6 +1,6 @@
 """What may still change: optax's `experimental` address."""
 
-from ..base import publish as _publish
+from ..base import only_public_names as _only_public_names
 from . import aggregating as aggregating
 
-_publish(globals(), "aggregating")
+_only_public_names(globals(), "aggregating")

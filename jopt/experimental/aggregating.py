@@ -40,7 +40,7 @@ from ..numerics import (
 from ..parts import chain, identity
 from ..parts.combine import check_transformation
 from ..settings import DECAY, check_integer, check_number
-from ..wrappers.gate import step_if
+from ..wrappers.branch import step_if
 
 __all__ = [
     "AccumulateAvgUpdatesState",

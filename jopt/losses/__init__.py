@@ -11,7 +11,7 @@ that of the losses which count. Dice losses have optax's own `reduction`, over c
 and `ranking_softmax_loss` its `reduce_fn`.
 """
 
-from ..base import publish as _publish
+from ..base import only_public_names as _only_public_names
 from .binary import *
 from .classification import *
 from .ctc import *
@@ -23,4 +23,4 @@ from .regression import *
 from .segmentation import *
 from .self_supervised import *
 
-_publish(globals())
+_only_public_names(globals())

@@ -193,7 +193,7 @@ def _with_rank(x: jax.Array, rank: int) -> jax.Array:
 
 
 def _masks(
-    where: str, value: Any, shape: tuple[int, ...], lost: tuple[int, ...], kind: str
+    where: str, value: Any, shape: tuple[int, ...], lost: tuple[int, ...], masks: str
 ) -> tuple[jax.Array, jax.Array]:
     """`where` in that shape, and without the axes that losses have lost."""
     value = real(where, "where", value)
@@ -203,13 +203,13 @@ def _masks(
     fewer = 0 < value.ndim < len(shape)
     try:
         full = value
-        if kind == "losses" or (kind == "either" and fewer):
+        if masks == "losses" or (masks == "either" and fewer):
             full = jnp.expand_dims(jnp.broadcast_to(value, of_losses), lost)
         full = jnp.broadcast_to(full, shape)
     except ValueError:
         wanted = f"{shape} of the elements"
-        wanted += " or that of the losses" if kind == "either" else ""
-        wanted = f"{of_losses} of the losses" if kind == "losses" else wanted
+        wanted += " or that of the losses" if masks == "either" else ""
+        wanted = f"{of_losses} of the losses" if masks == "losses" else wanted
         raise ValueError(
             f"{where}: where is {spell(value)}, which does not broadcast to the shape "
             + wanted

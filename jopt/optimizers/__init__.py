@@ -1,4 +1,4 @@
-from ..base import publish as _publish
+from ..base import only_public_names as _only_public_names
 from .acprop import *
 from .adabelief import *
 from .adadelta import *
@@ -37,4 +37,4 @@ from .sm3 import *
 from .sophia import *
 from .yogi import *
 
-_publish(globals())
+_only_public_names(globals())

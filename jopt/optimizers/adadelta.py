@@ -10,7 +10,7 @@ from ..numerics import abs_sq, bounded, ema, finite, safe_sqrt
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate
-from ..settings import OWN_DECAY
+from ..settings import PLAIN_DECAY
 
 __all__ = ["ScaleByAdaDeltaState", "adadelta", "scale_by_adadelta"]
 
@@ -60,7 +60,7 @@ def scale_by_adadelta(
     return per_leaf(ScaleByAdaDeltaState, init, scale_by_adadelta)
 
 
-@transformation(weight_decay=OWN_DECAY)
+@transformation(weight_decay=PLAIN_DECAY)
 def adadelta(
     learning_rate: PerLeaf | None = None,
     rho: float = 0.9,

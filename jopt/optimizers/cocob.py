@@ -9,7 +9,7 @@ from ..engine import per_leaf, transformation
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate
-from ..settings import OWN_DECAY, POSITIVE
+from ..settings import PLAIN_DECAY, POSITIVE
 
 __all__ = ["COCOBState", "cocob", "scale_by_cocob"]
 
@@ -89,7 +89,7 @@ def scale_by_cocob(
     return per_leaf(COCOBState, init, scale_by_cocob, needs_params=True)
 
 
-@transformation(alpha=POSITIVE, eps=POSITIVE, weight_decay=OWN_DECAY)
+@transformation(alpha=POSITIVE, eps=POSITIVE, weight_decay=PLAIN_DECAY)
 def cocob(
     learning_rate: PerLeaf = 1.0,
     alpha: float = 100.0,

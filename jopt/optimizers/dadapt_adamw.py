@@ -17,7 +17,7 @@ from ..engine import transformation
 from ..engine.whole import Own, largest, once_each, per_tree
 from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.decay import which_decay
-from ..settings import DECAY, OWN_DECAY, POSITIVE, check_number, setting_at
+from ..settings import DECAY, PLAIN_DECAY, POSITIVE, check_number, setting_at
 
 __all__ = ["DAdaptAdamWState", "dadapt_adamw"]
 
@@ -36,7 +36,7 @@ class DAdaptAdamWState(NamedTuple):
 @transformation(
     eps=POSITIVE,
     estim_lr0=POSITIVE,
-    weight_decay=OWN_DECAY,
+    weight_decay=PLAIN_DECAY,
 )
 def dadapt_adamw(
     learning_rate: PerLeaf = 1.0,

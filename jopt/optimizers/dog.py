@@ -14,7 +14,7 @@ from ..numerics import bounded_norm, finite, norm, safe_sqrt
 from ..parts.combine import chain, identity
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate
-from ..settings import FINITE, OWN_DECAY, POSITIVE, check_number
+from ..settings import FINITE, PLAIN_DECAY, POSITIVE, check_number
 from ..tree import norms
 
 __all__ = [
@@ -54,7 +54,7 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
     init_params: Params
 
 
-@transformation(weight_decay=OWN_DECAY)
+@transformation(weight_decay=PLAIN_DECAY)
 def dog(
     learning_rate: PerLeaf = 1.0,
     init_step: tuple[str, float] = ("heuristic", 1e-6),
@@ -98,13 +98,13 @@ def dog(
         Ivgi, Hinder & Carmon, DoG is SGD's Best Friend: A Parameter-Free Dynamic Step
         Size Schedule, ICML 2023, arXiv:2302.12022.
     """
-    kind, x = _init_step(init_step)
+    how, x = _init_step(init_step)
 
     def init(p):
         return dict(init_params=p)
 
     def first_distance(ps):
-        return x * (1 + tree.norm(ps)) if kind == "heuristic" else x
+        return x * (1 + tree.norm(ps)) if how == "heuristic" else x
 
     def reduce(gs, s, ps, **extra_args):
         r = jnp.maximum(s.max_dist, tree.norm(tree.sub(ps, s.init_params)))
@@ -112,7 +112,7 @@ def dog(
         total = finite(s.sum_sq_norm_grads + square)
         step = share * _over(r, safe_sqrt(total + eps))
         first = s.is_init_step
-        if kind == "learning_rate":
+        if how == "learning_rate":
             step = jnp.where(first, jnp.asarray(x, step.dtype), step)
         new = dict(
             is_init_step=first & (total == 0), max_dist=r, sum_sq_norm_grads=total
@@ -124,7 +124,7 @@ def dog(
 
     whole = dict(
         is_init_step=True,
-        max_dist=0.0 if kind == "learning_rate" else first_distance,
+        max_dist=0.0 if how == "learning_rate" else first_distance,
         sum_sq_norm_grads=0.0,
     )
     direction = per_tree(
@@ -133,7 +133,7 @@ def dog(
     return _with_decay(direction, learning_rate, weight_decay, mask)
 
 
-@transformation(init_estim_sq_dist=POSITIVE, eps=POSITIVE, weight_decay=OWN_DECAY)
+@transformation(init_estim_sq_dist=POSITIVE, eps=POSITIVE, weight_decay=PLAIN_DECAY)
 def dowg(
     learning_rate: PerLeaf = 1.0,
     init_estim_sq_dist: float | None = None,

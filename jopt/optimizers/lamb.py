@@ -5,13 +5,13 @@ from ..engine import transformation
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import scale_by_learning_rate, scale_by_trust_ratio
-from ..settings import OWN_DECAY
+from ..settings import PLAIN_DECAY
 from .adam import scale_by_adam
 
 __all__ = ["lamb"]
 
 
-@transformation(weight_decay=OWN_DECAY)
+@transformation(weight_decay=PLAIN_DECAY)
 def lamb(
     learning_rate: PerLeaf,
     b1: float = 0.9,

@@ -9,13 +9,13 @@ from ..parts.average import trace
 from ..parts.combine import chain, masked
 from ..parts.decay import WeightDecaySchedule, add_decayed_weights, which_decay
 from ..parts.scale import scale_by_learning_rate, scale_by_trust_ratio
-from ..settings import OWN_DECAY, is_scheduled, products
+from ..settings import PLAIN_DECAY, is_scheduled, products
 from ..tree import norm
 
 __all__ = ["lars"]
 
 
-@transformation(weight_decay=OWN_DECAY)
+@transformation(weight_decay=PLAIN_DECAY)
 def lars(
     learning_rate: PerLeaf,
     weight_decay: PerLeaf = 0.0,

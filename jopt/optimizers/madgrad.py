@@ -16,7 +16,7 @@ from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, bounded, finite
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
-from ..settings import DECAY, OWN_DECAY, once_for_each, products
+from ..settings import DECAY, PLAIN_DECAY, once_for_each, products
 
 __all__ = ["MadgradState", "madgrad", "scale_by_madgrad"]
 
@@ -90,7 +90,7 @@ def scale_by_madgrad(
     )
 
 
-@transformation(momentum=DECAY, weight_decay=OWN_DECAY)
+@transformation(momentum=DECAY, weight_decay=PLAIN_DECAY)
 def madgrad(
     learning_rate: PerLeaf,
     momentum: float = 0.9,

@@ -17,7 +17,7 @@ from ..engine import transformation
 from ..engine.whole import Own, largest, once_each, per_tree
 from ..numerics import abs_sq, bounded, ema, norm, one_minus_power, safe_sqrt
 from ..parts.decay import which_decay
-from ..settings import FINITE, OWN_DECAY
+from ..settings import FINITE, PLAIN_DECAY
 from .polyak_sgd import loss_value, over_square
 
 __all__ = ["MomoAdamState", "MomoState", "momo", "momo_adam"]
@@ -44,7 +44,7 @@ class MomoAdamState(NamedTuple):
     count: jax.Array
 
 
-@transformation(lower_bound=FINITE, weight_decay=OWN_DECAY)
+@transformation(lower_bound=FINITE, weight_decay=PLAIN_DECAY)
 def momo(
     learning_rate: PerLeaf = 1.0,
     beta: float = 0.9,
@@ -118,12 +118,12 @@ def momo(
         barf = mean(loss, s.barf, first)
         gamma = mean(_dot(gs, ps), s.gamma, first)
         rate, scales_of = _units(owns)
-        kinds = [
-            _Kind(scales_of(own), decays, _dot(ms, xs), tree.norm(ms))
+        groups = [
+            _Group(scales_of(own), decays, _dot(ms, xs), tree.norm(ms))
             for own, decays, ms, xs in _parted(owns, hints, m, ps)
         ]
         least = lower_bound if adapt_lower_bound else None
-        step, lb = _step(rate, barf - gamma, kinds, s.lb, least)
+        step, lb = _step(rate, barf - gamma, groups, s.lb, least)
 
         def numbers(own):
             share, decay = scales_of(own)
@@ -149,7 +149,7 @@ def momo(
     )
 
 
-@transformation(lower_bound=FINITE, weight_decay=OWN_DECAY)
+@transformation(lower_bound=FINITE, weight_decay=PLAIN_DECAY)
 def momo_adam(
     learning_rate: PerLeaf = 1e-2,
     b1: float = 0.9,
@@ -225,8 +225,8 @@ def momo_adam(
         barf = ema(loss, s.barf, b1)
         gamma = ema(_dot(gs, ps), s.gamma, b1)
         rate, scales_of = _units(owns)
-        kinds = [
-            _Kind(
+        groups = [
+            _Group(
                 scales_of(own),
                 decays,
                 _dot(ms, xs) / rho,
@@ -235,7 +235,7 @@ def momo_adam(
             for own, decays, ms, us, xs in _parted(owns, hints, m, u, ps)
         ]
         least = lower_bound if adapt_lower_bound else None
-        step, lb = _step(rate / rho, (barf - gamma) / rho, kinds, s.lb, least)
+        step, lb = _step(rate / rho, (barf - gamma) / rho, groups, s.lb, least)
 
         def numbers(own):
             share, decay = scales_of(own)
@@ -261,7 +261,7 @@ def momo_adam(
     )
 
 
-class _Kind(NamedTuple):
+class _Group(NamedTuple):
     """Leaves of one rate and decay: what the model of the loss knows of them."""
 
     scales: tuple[Any, Any]  # their rate over the largest, and times their decay
@@ -283,7 +283,7 @@ def _units(owns: list[Own]) -> tuple[Any, Callable[[Own], tuple[Any, Any]]]:
     return most, scales_of
 
 
-def _step(rate, gap, kinds, lb, lower_bound) -> tuple[jax.Array, jax.Array]:
+def _step(rate, gap, groups, lb, lower_bound) -> tuple[jax.Array, jax.Array]:
     """The step along the mean gradient, and the new lower bound.
 
     `gap` is the mean loss less the mean of `<g, p>`, with the weights of an average.
@@ -292,13 +292,13 @@ def _step(rate, gap, kinds, lb, lower_bound) -> tuple[jax.Array, jax.Array]:
     dot = jnp.zeros((), gap.dtype)
     sizes, slopes = [dot], [dot]
     ahead = gap  # the model's loss where the decay alone leads
-    for kind in kinds:
-        share, decay = kind.scales
-        k = 1 + decay if kind.decays else 1
-        ahead = ahead + kind.dot / k
-        dot = dot + kind.dot
-        sizes.append(jnp.sqrt(share) * kind.size)
-        slopes.append(jnp.sqrt(share / k) * kind.size)
+    for group in groups:
+        share, decay = group.scales
+        k = 1 + decay if group.decays else 1
+        ahead = ahead + group.dot / k
+        dot = dot + group.dot
+        sizes.append(jnp.sqrt(share) * group.size)
+        slopes.append(jnp.sqrt(share / k) * group.size)
     size, slope = (norm(jnp.stack(x)) for x in (sizes, slopes))
     if lower_bound is not None:
         lb = jnp.where(ahead < lb, jnp.maximum(ahead / 2, lower_bound), lb)
@@ -309,11 +309,11 @@ def _step(rate, gap, kinds, lb, lower_bound) -> tuple[jax.Array, jax.Array]:
 
 
 def _parted(owns: list, decays: list, *columns: list) -> list[tuple]:
-    """The columns of the leaves of each kind, after what their settings are."""
-    kinds = {}
+    """The columns of the leaves of each group, after what their settings are."""
+    groups = {}
     for own, keep, *leaf in zip(owns, decays, *columns):
-        kinds.setdefault((id(own), keep), (own, keep, []))[2].append(leaf)
-    return [(own, keep, *map(list, zip(*some))) for own, keep, some in kinds.values()]
+        groups.setdefault((id(own), keep), (own, keep, []))[2].append(leaf)
+    return [(own, keep, *map(list, zip(*some))) for own, keep, some in groups.values()]
 
 
 def _dot(xs: Any, ys: Any) -> jax.Array:

@@ -11,7 +11,7 @@ from ..engine import per_leaf, transformation
 from ..numerics import bounded_norm, ema, safe_sqrt, zeros_in
 from ..parts.decay import which_decay
 from ..parts.scale import descend
-from ..settings import OWN_DECAY, once_for_each, products
+from ..settings import PLAIN_DECAY, once_for_each, products
 
 __all__ = ["ScaleByNovogradState", "novograd", "scale_by_novograd"]
 
@@ -24,7 +24,7 @@ class ScaleByNovogradState(NamedTuple):
     nu: Updates
 
 
-@transformation(weight_decay=OWN_DECAY)
+@transformation(weight_decay=PLAIN_DECAY)
 def scale_by_novograd(
     b1: float = 0.9,
     b2: float = 0.25,
@@ -93,7 +93,7 @@ def scale_by_novograd(
     )
 
 
-@transformation(weight_decay=OWN_DECAY)
+@transformation(weight_decay=PLAIN_DECAY)
 def novograd(
     learning_rate: PerLeaf,
     b1: float = 0.9,

@@ -16,7 +16,7 @@ from ..engine import transformation
 from ..engine.whole import Own, largest, once_each, per_tree
 from ..numerics import abs_sq, bounded, ema, finite, safe_sqrt
 from ..parts.decay import which_decay
-from ..settings import DECAY, OWN_DECAY, POSITIVE
+from ..settings import DECAY, PLAIN_DECAY, POSITIVE
 from .dadapt_adamw import corrected, larger, share_of, square_root, two_decays
 
 __all__ = ["ProdigyState", "prodigy"]
@@ -39,7 +39,7 @@ class ProdigyState(NamedTuple):
     eps=POSITIVE,
     estim_lr0=POSITIVE,
     estim_lr_coef=POSITIVE,
-    weight_decay=OWN_DECAY,
+    weight_decay=PLAIN_DECAY,
 )
 def prodigy(
     learning_rate: PerLeaf = 1.0,

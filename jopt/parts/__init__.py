@@ -1,4 +1,4 @@
-from ..base import publish as _publish
+from ..base import only_public_names as _only_public_names
 from .accumulate import *
 from .apply import *
 from .average import *
@@ -16,4 +16,4 @@ from .per_example import *
 from .reduce_on_plateau import *
 from .scale import *
 
-_publish(globals())
+_only_public_names(globals())

@@ -14,7 +14,7 @@ from ..base import (
 )
 from ..engine import per_leaf, transformation
 from ..settings import (
-    OWN_DECAY,
+    PLAIN_DECAY,
     Range,
     check_numbers,
     is_scheduled,
@@ -172,7 +172,7 @@ def independent(weight_decay: PerLeaf) -> WeightDecay:
 
 def _of_kind(kind: str, weight_decay: Any) -> WeightDecay:
     weight_decay = rules_as_tree("weight_decay", weight_decay)
-    check_numbers(kind, "weight_decay", weight_decay, OWN_DECAY)
+    check_numbers(kind, "weight_decay", weight_decay, PLAIN_DECAY)
     return WeightDecay(weight_decay, kind)
 
 

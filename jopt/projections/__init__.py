@@ -4,9 +4,9 @@ A tree is one long vector. Its leaves keep shape and dtype, integers become floa
 the nearest point is none of integers. Numbers over the tree are float32 at least.
 """
 
-from ..base import publish as _publish
+from ..base import only_public_names as _only_public_names
 from .balls import *
 from .boxes import *
 from .planes import *
 
-_publish(globals())
+_only_public_names(globals())

@@ -105,7 +105,7 @@ def set_hyperparams(
         if not chosen:
             raise KeyError(_no_such(name, list(there)))
         for entry in chosen:
-            new = {entry.name: _like(name, value, entry)}
+            new = {entry.name: _in_dtype_of(name, value, entry)}
             _check_no_schedule(state, name, entry)
             state = tree.set(state, lambda path, _, e=entry: _is_at(path, e), **new)
     return state
@@ -209,7 +209,7 @@ def _last_step(part: Part) -> jax.Array:
 # ----------------------------------------------------------------------- a new value
 
 
-def _like(name: str, value: Any, entry: Entry) -> jax.Array:
+def _in_dtype_of(name: str, value: Any, entry: Entry) -> jax.Array:
     """The value in the type of the old one, which steps are compiled for."""
     old, where = entry.value, "set_hyperparams"
     if np.ndim(old) == 0:

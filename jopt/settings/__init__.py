@@ -9,7 +9,7 @@ from .ranges import (
     FINITE,
     FRACTION,
     NOT_NEGATIVE,
-    OWN_DECAY,
+    PLAIN_DECAY,
     POSITIVE,
     RATE,
     Range,

@@ -148,9 +148,9 @@ def recorded(record: Callable[[Any, Call], Any]) -> Decorator:
                 product = function(*args, **kwargs)
             except Exception as error:
                 if not _OURS.match(str(error)):
-                    _check_kinds(signature, call, rules)
+                    _check_annotations(signature, call, rules)
                 raise
-            _check_kinds(signature, call, rules)
+            _check_annotations(signature, call, rules)
             return record(product, call)
 
         return factory
@@ -166,10 +166,10 @@ schedule = recorded(Recorded)
 
 def _check_arguments(signature: inspect.Signature, call: Call, ranges: dict) -> None:
     """Refuse what is not in the range of its name, or is no dtype where one is due."""
-    for parameter, kinds, value in _given(signature, call):
+    for parameter, named, value in _given(signature, call):
         name = parameter.name
         if name in ranges:
-            _refuse_function(call.name, name, value, kinds)
+            _refuse_function(call.name, name, value, named)
             check_numbers(call.name, name, value, ranges[name])
         elif value is not None and (
             name.endswith("_dtype") or name.startswith("dtype_")
@@ -177,18 +177,18 @@ def _check_arguments(signature: inspect.Signature, call: Call, ranges: dict) -> 
             check_floating_dtype(call.name, name, value)
 
 
-def _check_kinds(signature: inspect.Signature, call: Call, ranges: dict) -> None:
+def _check_annotations(signature: inspect.Signature, call: Call, ranges: dict) -> None:
     """Refuse what does not fit its annotation, where the name has no range."""
-    for parameter, kinds, value in _given(signature, call):
+    for parameter, named, value in _given(signature, call):
         where, name = call.name, parameter.name
         if name in ranges:
             continue
-        if _are_of_numbers(kinds):
-            _refuse_function(where, name, value, kinds)
-            check_numbers(where, name, value, ANY if float in kinds else FINITE)
-        elif kinds == (bool,):
+        if _are_of_numbers(named):
+            _refuse_function(where, name, value, named)
+            check_numbers(where, name, value, ANY if float in named else FINITE)
+        elif named == (bool,):
             check_bool(where, name, value)
-        functions = tuple(kind for kind in kinds if kind is not type(None))
+        functions = tuple(x for x in named if x is not type(None))
         if functions and all(map(_is_of_functions, functions)):
             check_function(where, name, value)
             if functions == (Schedule,):
@@ -199,39 +199,39 @@ def _given(signature: inspect.Signature, call: Call) -> Iterator[tuple]:
     """Each parameter that was given, the types that it names, and the value."""
     for name, value in call.arguments.items():
         parameter = signature.parameters[name]
-        kinds = _kinds_of(parameter)
-        may_be_none = value is None and type(None) in kinds
+        named = _types_named(parameter)
+        may_be_none = value is None and type(None) in named
         if value is not parameter.default and not may_be_none:
-            yield parameter, kinds, value
+            yield parameter, named, value
 
 
-def _kinds_of(parameter: inspect.Parameter) -> tuple:
+def _types_named(parameter: inspect.Parameter) -> tuple:
     """The types that the annotation of one value names; none where all may come."""
     said = parameter.annotation
     many = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     if many or said is parameter.empty or isinstance(said, str):
         return ()
-    kinds = typing.get_args(said) if _is_union(said) else (said,)
-    return () if Any in kinds else kinds
+    named = typing.get_args(said) if _is_union(said) else (said,)
+    return () if Any in named else named
 
 
 def _is_union(said: Any) -> bool:
     return typing.get_origin(said) in (typing.Union, types.UnionType)
 
 
-def _is_of_functions(kind: Any) -> bool:
-    return typing.get_origin(kind) is Callable
+def _is_of_functions(x: Any) -> bool:
+    return typing.get_origin(x) is Callable
 
 
-def _are_of_numbers(kinds: tuple) -> bool:
+def _are_of_numbers(named: tuple) -> bool:
     numbers = {int, float, jax.Array, type(None)}
-    known = all(kind in numbers or _is_of_functions(kind) for kind in kinds)
-    return known and not {int, float}.isdisjoint(kinds)
+    known = all(x in numbers or _is_of_functions(x) for x in named)
+    return known and not {int, float}.isdisjoint(named)
 
 
-def _refuse_function(where: str, name: str, value: Any, kinds: tuple) -> None:
+def _refuse_function(where: str, name: str, value: Any, named: tuple) -> None:
     """Refuse a function where the annotation says that only a number is known."""
-    if kinds and not any(map(_is_of_functions, kinds)) and is_schedule(value):
+    if named and not any(map(_is_of_functions, named)) and is_schedule(value):
         raise TypeError(
             f"{where}: {name} must be a number, got {type_in_words(value)}; "
             f"inject_hyperparams({where}) takes a schedule for it"

@@ -24,7 +24,7 @@ class Range(NamedTuple):
     NaN is in none, infinity only in one that is not `finite`.
 
     With `per_leaf` a tree of such numbers and of schedules, or a mapping from path
-    patterns to them; with `kinds` weight decay of another kind too.
+    patterns to them; with `decay_kinds` weight decay of another kind too.
     """
 
     low: float = -math.inf
@@ -32,7 +32,7 @@ class Range(NamedTuple):
     open_low: bool = False
     open_high: bool = False
     per_leaf: bool = False
-    kinds: bool = False
+    decay_kinds: bool = False
     finite: bool = True
 
     def __contains__(self, x: float) -> bool:
@@ -58,8 +58,8 @@ DECAY = Range(0, 1, open_high=True)  # a weight on the past; at one nothing is l
 FRACTION = Range(0, 1)
 COUNT = Range(1)
 RATE = Range(per_leaf=True)
-OWN_DECAY = Range(0, per_leaf=True)  # where a method has its own place for it
-WEIGHT_DECAY = Range(0, per_leaf=True, kinds=True)
+PLAIN_DECAY = Range(0, per_leaf=True)  # where a method has its own place for it
+WEIGHT_DECAY = Range(0, per_leaf=True, decay_kinds=True)
 
 RANGES = dict(
     learning_rate=RATE,
@@ -74,7 +74,7 @@ RANGES = dict(
     **dict.fromkeys(("initial_accumulator_value", "initial_scale"), NOT_NEGATIVE),
     **dict.fromkeys(("adam_b1", "adam_b2"), DECAY),
     **dict.fromkeys(("weight_decay", "adam_weight_decay"), WEIGHT_DECAY),
-    weight_decay_rate=OWN_DECAY,
+    weight_decay_rate=PLAIN_DECAY,
     adam_learning_rate=RATE,
 )
 
@@ -145,7 +145,7 @@ def check_numbers(where: str, name: str, value: Any, allowed: Range) -> None:
     Of a schedule it is looked at how it is called; its value is checked at the step.
     """
     if isinstance(value, WeightDecay):
-        if not allowed.kinds:
+        if not allowed.decay_kinds:
             raise TypeError(
                 f"{where}: {name} must be a number and no {value!r}: "
                 f"{where} has a place of its own for it"

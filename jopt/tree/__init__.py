@@ -5,7 +5,7 @@ node. Trees that are combined must have one structure, and an error names the le
 where they differ.
 """
 
-from ..base import publish as _publish
+from ..base import only_public_names as _only_public_names
 from .arithmetic import *
 from .like import *
 from .moments import *
@@ -14,4 +14,4 @@ from .reductions import *
 from .selection import *
 from .states import *
 
-_publish(globals())
+_only_public_names(globals())

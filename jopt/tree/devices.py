@@ -52,7 +52,7 @@ def moved(
     if largest is not None:
         away = [i for i in away if leaves[i].ndim <= largest]
     for i, x in zip(away, jax.device_get([_data(leaves[i]) for i in away])):
-        leaves[i] = _like(leaves[i], jax.numpy.asarray(x))
+        leaves[i] = _as_keys_of(leaves[i], jax.numpy.asarray(x))
     return treedef.unflatten(leaves)
 
 
@@ -68,7 +68,7 @@ def _data(x: jax.Array) -> jax.Array:
     return jax.random.key_data(x) if is_key(x) else x
 
 
-def _like(x: jax.Array, data: jax.Array) -> jax.Array:
+def _as_keys_of(x: jax.Array, data: jax.Array) -> jax.Array:
     if not is_key(x):
         return data
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))

@@ -17,7 +17,7 @@ from ..numerics import (
     safe_sqrt,
     square_and_share,
 )
-from .joined import Joint, joined
+from .reduce_leaves import Reduction, reduce_leaves
 
 __all__ = ["norm"]
 
@@ -65,7 +65,7 @@ def norm(
         joint, gather = _LARGEST, jax.lax.pmax
     else:
         raise ValueError(f"norm: ord must be 1, 2, inf or None, got {ord!r}")
-    value = joined(joint, leaves, dtype)
+    value = reduce_leaves(joint, leaves, dtype)
     value = value if axis_name is None else gather(value, axis_name)
     return value * value if squared else value
 
@@ -95,7 +95,7 @@ def _sum_of_squares(tree: Any, axis_name: Any) -> tuple[jax.Array, jax.Array]:
     dtype = compute_dtype(jnp.float32, *(jnp.finfo(x.dtype).dtype for x in leaves))
 
     def sum_of_squares(scale):
-        total = joined(_SQUARES, leaves, dtype, scale)
+        total = reduce_leaves(_SQUARES, leaves, dtype, scale)
         return total if axis_name is None else jax.lax.psum(total, axis_name)
 
     total = sum_of_squares(np.ones((), dtype))  # nothing to compute, one trace for two
@@ -135,6 +135,6 @@ def _max(x: jax.Array) -> jax.Array:
 
 
 # Of `lax`, which is several times as quick to trace as `jnp`.
-_SQUARES = Joint(_square, jax.lax.add, jnp.sum)
-_ONE = Joint(_magnitude, jax.lax.add, jnp.sum)
-_LARGEST = Joint(_magnitude, jax.lax.max, _max)
+_SQUARES = Reduction(_square, jax.lax.add, jnp.sum)
+_ONE = Reduction(_magnitude, jax.lax.add, jnp.sum)
+_LARGEST = Reduction(_magnitude, jax.lax.max, _max)

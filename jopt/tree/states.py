@@ -202,8 +202,8 @@ def walk(node: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
 def _children(node: Any) -> list[tuple[Any, Any]]:
     children = [(path[0], child) for path, child in children_of(node) or ()]
     if hasattr(node, "_fields"):
-        kind = type(node).__name__
-        return [(NamedTupleKey(kind, key.name), child) for key, child in children]
+        name = type(node).__name__
+        return [(NamedTupleKey(name, key.name), child) for key, child in children]
     return children
 
 
@@ -221,11 +221,11 @@ def _attributes(path: tuple) -> tuple:
 class ParamsHere:
     """Stands for the parameters in `init`, so that the state shows where they went.
 
-    `kind` is `"both"` where it stands for two copies of them, `LookaheadParams`, and
+    `copy` is `"both"` where it stands for two copies of them, `LookaheadParams`, and
     `"fast"` or `"slow"` for one of these.
     """
 
-    kind: str = "all"
+    copy: str = "all"
 
     @property
     def fast(self) -> "ParamsHere":
@@ -237,13 +237,13 @@ class ParamsHere:
 
 
 jax.tree_util.register_pytree_node(
-    ParamsHere, lambda x: ((), x.kind), lambda kind, _: ParamsHere(kind)
+    ParamsHere, lambda x: ((), x.copy), lambda copy, _: ParamsHere(copy)
 )
 
 
 def stands_for_both(params: Any) -> bool:
     """Whether it stands for two copies of the parameters."""
-    return isinstance(params, ParamsHere) and params.kind == "both"
+    return isinstance(params, ParamsHere) and params.copy == "both"
 
 
 def _is_here(x: Any) -> bool:
@@ -321,7 +321,7 @@ def map_params(
 def _copy_for(node: ParamsHere, tree: Any) -> Any:
     """Of two copies of the parameters the one that is meant."""
     is_pair = getattr(type(tree), "_fields", None) == ("fast", "slow")
-    return getattr(tree, node.kind) if is_pair and node.kind != "both" else tree
+    return getattr(tree, node.copy) if is_pair and node.copy != "both" else tree
 
 
 def _map_below(f: Callable, x: Any, rest: list, stop: Callable[[Any], bool]) -> Any:
@@ -376,8 +376,8 @@ def by_param(initable: Any, state: Any, params: Any) -> tuple[list[list], list]:
 
     def at_node(node, x):
         before = ()
-        if _is_here(node) and node.kind in ("fast", "slow"):
-            before = (GetAttrKey(node.kind),)
+        if _is_here(node) and node.copy in ("fast", "slow"):
+            before = (GetAttrKey(node.copy),)
         for path, leaf in flatten_with_path(x):
             sort((*before, *path), leaf, [0] if _is_here(node) else [])
 

@@ -1,4 +1,4 @@
-from ..base import publish as _publish
+from ..base import only_public_names as _only_public_names
 from .apply_if_finite import *
 from .conditionally import *
 from .eval_params import *
@@ -13,4 +13,4 @@ from .schedule_free import *
 from .split_real_and_imaginary import *
 from .with_metrics import *
 
-_publish(globals())
+_only_public_names(globals())

@@ -15,7 +15,7 @@ from ..engine import transformation
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
 from ..settings import check_integer
-from .gate import all_finite, check_state, step_if
+from .branch import all_finite, check_state, step_if
 
 __all__ = ["ApplyIfFiniteState", "apply_if_finite"]
 

@@ -17,7 +17,7 @@ from ..engine.stages import takes
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
 from ..settings import called
-from .gate import check_state, step_if
+from .branch import check_state, step_if
 
 __all__ = [
     "ConditionFn",
@@ -127,7 +127,7 @@ def conditionally_mask(
 
 def _conditionally(
     name: str,
-    kind: Any,
+    state_class: Any,
     inner: GradientTransformation,
     should_transform_fn: Callable[..., jax.Array],
     forward_extra_args: bool,
@@ -142,10 +142,12 @@ def _conditionally(
     inner = with_extra_args_support(inner)
 
     def init(params):
-        return kind(step=jnp.zeros((), jnp.int32), inner_state=inner.init(params))
+        return state_class(
+            step=jnp.zeros((), jnp.int32), inner_state=inner.init(params)
+        )
 
     def update(updates, state, params=None, **extra_args):
-        check_state(name, state, kind)
+        check_state(name, state, state_class)
         forwarded = extra_args if forward_extra_args else {}
         test, at = should_transform_fn, state.step
         condition = jnp.asarray(

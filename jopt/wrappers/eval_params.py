@@ -10,7 +10,7 @@ from ..boxes import boxed_as, has_boxes, unboxed
 from ..engine.leaves import Leaves
 from ..engine.types import in_types_of
 from ..parts.average import ParamsEmaState
-from .gate import slots_of
+from .branch import slots_of
 from .lookahead import LookaheadPlainState, LookaheadState, are_both
 from .sam import SAMState
 from .schedule_free import ScheduleFreeState, average_of

@@ -29,7 +29,7 @@ from ..kinds import is_function
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
 from ..settings import scheduled
-from .gate import check_state
+from .branch import check_state
 
 __all__ = [
     "InjectHyperparamsState",

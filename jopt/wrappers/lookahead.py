@@ -22,7 +22,7 @@ from ..parts.apply import apply_updates
 from ..parts.combine import check_transformation
 from ..settings import COUNT, FRACTION, check_integer
 from ..tree.states import stands_for_both
-from .gate import check_state, choose, zeros
+from .branch import check_state, choose, zeros
 
 __all__ = ["LookaheadParams", "LookaheadPlainState", "LookaheadState", "lookahead"]
 

@@ -19,8 +19,8 @@ from ..engine.leaves import Leaves
 from ..engine.types import in_types_of
 from ..engine.whole import Own, per_tree
 from ..parts.combine import check_transformation
-from ..settings import OWN_DECAY, POSITIVE, check_integer
-from .gate import as_updates, check_state, of_slots
+from ..settings import PLAIN_DECAY, POSITIVE, check_integer
+from .branch import as_updates, check_state, of_slots
 
 __all__ = ["MechanicState", "mechanize"]
 
@@ -46,7 +46,7 @@ class _Bets(NamedTuple):
     x0: Params
 
 
-@transformation(eps=POSITIVE, s_init=POSITIVE, weight_decay=OWN_DECAY)
+@transformation(eps=POSITIVE, s_init=POSITIVE, weight_decay=PLAIN_DECAY)
 def mechanize(
     base_optimizer: GradientTransformation,
     weight_decay: PerLeaf = 1e-2,

@@ -35,7 +35,7 @@ from ..settings import (
 from ..tree.devices import together
 from ..tree.matching import beside
 from ..words import explain, spell
-from .gate import as_updates, check_state, choose_step, inexact_leaves, zeros
+from .branch import as_updates, check_state, choose_step, inexact_leaves, zeros
 
 __all__ = [
     "MultiSteps",
@@ -249,12 +249,12 @@ def _accumulators(params: Params, dtype: DTypeLike) -> Updates:
     def one(p):
         if is_own_object(p):
             p = jax.ShapeDtypeStruct(p.shape, p.dtype)
-            kind = p.dtype
+            of_p = p.dtype
         else:
-            kind = jax.dtypes.result_type(p) if is_numeric(p) else jax.dtypes.extended
-        if jnp.issubdtype(kind, jax.dtypes.extended):
+            of_p = jax.dtypes.result_type(p) if is_numeric(p) else jax.dtypes.extended
+        if jnp.issubdtype(of_p, jax.dtypes.extended):
             return MaskedNode()
-        if is_complex(kind):
+        if is_complex(of_p):
             return like(p, compute_dtype(dtype, jnp.complex64))
         return like(p, dtype)
 

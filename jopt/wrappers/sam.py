@@ -21,7 +21,7 @@ from ..kinds import is_inexact_value
 from ..numerics import cast, compute_dtype
 from ..parts.combine import check_transformation
 from ..settings import check_integer
-from .gate import as_updates, check_state, choose_step, of_slots
+from .branch import as_updates, check_state, choose_step, of_slots
 
 __all__ = ["SAMState", "sam"]
 

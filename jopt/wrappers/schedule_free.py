@@ -28,8 +28,8 @@ from ..optimizers.sgd import sgd
 from ..parts.combine import chain, check_transformation
 from ..parts.decay import add_decayed_weights
 from ..parts.scale import descend
-from ..settings import FINITE, OWN_DECAY, Range, schedule, setting_at
-from .gate import as_updates, check_state, slots_of
+from ..settings import FINITE, PLAIN_DECAY, Range, schedule, setting_at
+from .branch import as_updates, check_state, slots_of
 
 __all__ = [
     "ScheduleFreeState",
@@ -292,7 +292,7 @@ def schedule_free_adamw(
 
 @transformation(
     b1=_SHARE,
-    weight_decay=OWN_DECAY,
+    weight_decay=PLAIN_DECAY,
     weight_lr_power=FINITE,
 )
 def schedule_free_sgd(

@@ -15,7 +15,7 @@ from ..engine import transformation
 from ..engine.leaves import Leaves
 from ..kinds import is_complex, is_numeric
 from ..parts.combine import check_transformation
-from .gate import check_state
+from .branch import check_state
 
 __all__ = ["SplitRealAndImaginaryState", "split_real_and_imaginary"]
 

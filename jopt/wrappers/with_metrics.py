@@ -14,9 +14,10 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.stages import plan_of
+from ..engine.types import keep_types
 from ..parts.clip import clip_by_global_norm
 from ..parts.combine import check_transformation
-from .gate import check_state, inexact_leaves, keep_types
+from .branch import check_state, inexact_leaves
 
 __all__ = ["MetricsState", "with_metrics"]
 

@@ -22,29 +22,31 @@ _GROUP = 32  # how many arrays or numbers are joined in one kernel
 _TRACED = 8  # and how many of these in a call that is traced once
 
 
-class Joint(NamedTuple):
+class Reduction(NamedTuple):
     """`reduce(join(element(x), element(y), ...))`, of numbers that are not negative."""
 
-    element: Callable[..., jax.Array]  # of an array and `joined`'s other arguments
+    element: Callable[..., jax.Array]  # of an array, and of what else is given
     join: Callable[[jax.Array, jax.Array], jax.Array]
     reduce: Callable[[jax.Array], jax.Array]
 
 
-def joined(joint: Joint, leaves: Sequence[jax.Array], dtype: Any, *more: Any) -> Any:
-    """The joint of all elements of all leaves in `dtype`, `[]`; 0 if there are none."""
+def reduce_leaves(
+    reduction: Reduction, leaves: Sequence[jax.Array], dtype: Any, *more: Any
+) -> Any:
+    """All elements of all leaves reduced in `dtype`, `[]`; 0 if there are none."""
     groups = _groups(leaves)
     repeats = collections.Counter(map(_signature, groups))
     parts = []
     for group in groups:
         once = repeats[_signature(group)] == 1
-        part = (_of_group if once else _of_group_jitted)(joint, group, *more)
+        part = (_of_group if once else _of_group_jitted)(reduction, group, *more)
         parts.append(cast(part, dtype))
     parts = together(parts)
     while len(parts) > _GROUP:
         # The maximum changes nothing but keeps XLA from writing a row of operations.
         stacks = [jnp.stack(some) for some in _chunks(parts, _GROUP)]
-        parts = [joint.reduce(jnp.maximum(stack, -1)) for stack in stacks]
-    return functools.reduce(joint.join, parts, jnp.zeros((), dtype))
+        parts = [reduction.reduce(jnp.maximum(stack, -1)) for stack in stacks]
+    return functools.reduce(reduction.join, parts, jnp.zeros((), dtype))
 
 
 def _groups(leaves: Sequence[jax.Array]) -> list[list[jax.Array]]:
@@ -63,15 +65,15 @@ def _signature(group: list[jax.Array]) -> tuple:
     return len(group), jax.typeof(group[0])
 
 
-def _of_group(joint: Joint, group: list[jax.Array], *more: Any) -> jax.Array:
+def _of_group(reduction: Reduction, group: list[jax.Array], *more: Any) -> jax.Array:
     n = len(group) // _TRACED * _TRACED
-    joins = [_join_jitted(joint, xs, *more) for xs in _chunks(group[:n], _TRACED)]
-    joins += [_join(joint, [x], *more) for x in group[n:]]
-    return joint.reduce(functools.reduce(joint.join, joins))
+    joins = [_join_jitted(reduction, xs, *more) for xs in _chunks(group[:n], _TRACED)]
+    joins += [_join(reduction, [x], *more) for x in group[n:]]
+    return reduction.reduce(functools.reduce(reduction.join, joins))
 
 
-def _join(joint: Joint, xs: list[jax.Array], *more: Any) -> jax.Array:
-    return functools.reduce(joint.join, (joint.element(x, *more) for x in xs))
+def _join(reduction: Reduction, xs: list[jax.Array], *more: Any) -> jax.Array:
+    return functools.reduce(reduction.join, (reduction.element(x, *more) for x in xs))
 
 
 _of_group_jitted = jax.jit(_of_group, static_argnums=0)

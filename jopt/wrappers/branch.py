@@ -21,19 +21,19 @@ from ..engine.leaves import Leaves
 from ..engine.sums import remember, sums
 from ..engine.types import in_types_of, keep_types, strong
 from ..kinds import is_inexact_value, is_masked, is_numeric
-from ..tree.joined import Joint, joined
 from ..tree.matching import beside
+from ..tree.reduce_leaves import Reduction, reduce_leaves
 from ..words import explain, keystr, spell
 
 __all__ = []
 
 
-def check_state(where: str, state: Any, kind: type) -> None:
+def check_state(where: str, state: Any, state_class: type) -> None:
     """Refuse the state of another transformation."""
-    if getattr(type(state), "_fields", None) != kind._fields:
+    if getattr(type(state), "_fields", None) != state_class._fields:
         raise ValueError(
-            f"{where}: expected a {kind.__name__}, got a {type(state).__name__}: "
-            "was the state made by another transformation?"
+            f"{where}: expected a {state_class.__name__}, got a "
+            f"{type(state).__name__}: was the state made by another transformation?"
         )
 
 
@@ -185,7 +185,7 @@ def inexact_leaves(tree: Any) -> list[jax.Array]:
 
 def all_finite(tree: Any) -> jax.Array:
     """Whether no element of any leaf is infinite or not a number, `bool[]`."""
-    return joined(_NOTHING, inexact_leaves(tree), jnp.float32) == 0
+    return reduce_leaves(_NOTHING, inexact_leaves(tree), jnp.float32) == 0
 
 
 def _nothing(x: jax.Array) -> jax.Array:
@@ -193,4 +193,4 @@ def _nothing(x: jax.Array) -> jax.Array:
     return x.real * 0 + x.imag * 0 if jnp.iscomplexobj(x) else x * 0
 
 
-_NOTHING = Joint(_nothing, jax.lax.add, jnp.sum)
+_NOTHING = Reduction(_nothing, jax.lax.add, jnp.sum)
