@@ -5,8 +5,7 @@ another way here, for a JAX that has it no more or not yet.
 """
 
 import contextlib
-import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -23,29 +22,42 @@ except ImportError:
 
     ShapedArray, Tracer = _of_a_trace()
 
+
+# `jax.extend.core` has the next names, and takes 20 ms to import.
 try:
-    from jax.extend.core import jaxpr_as_fun
+    from jax.core import eval_jaxpr
 except ImportError:
 
-    def jaxpr_as_fun(closed_jaxpr: Any) -> Any:
-        """The function of a closed jaxpr: flat arguments to a list of results."""
-        from jax.core import eval_jaxpr
+    def eval_jaxpr(jaxpr: Any, consts: Any, *args: Any) -> Any:
+        """What a jaxpr computes."""
+        from jax.extend.core import jaxpr_as_fun
 
-        return functools.partial(eval_jaxpr, closed_jaxpr.jaxpr, closed_jaxpr.consts)
+        return jaxpr_as_fun(ClosedJaxpr(jaxpr, consts))(*args)
 
 
-try:
+def jaxpr_as_fun(closed_jaxpr: Any) -> Any:
+    """The function of a closed jaxpr: flat arguments to a list of results."""
+
+    def run(*args):
+        with jax.debug_nans(False):  # a part may turn NaN into something else
+            return eval_jaxpr(closed_jaxpr.jaxpr, closed_jaxpr.consts, *args)
+
+    return run
+
+
+def _of_a_jaxpr() -> tuple[Any, Any, Any]:
+    """The types of jaxprs, and of constants in them."""
+    closed = jax.make_jaxpr(lambda x: x + 1.5)(0.0)
+    return type(closed), type(closed.jaxpr), type(closed.jaxpr.eqns[0].invars[1])
+
+
+if TYPE_CHECKING:
     from jax.extend.core import (
-        ClosedJaxpr,  # pyright: ignore[reportPrivateImportUsage]
-        Jaxpr,
-        Literal,
+        ClosedJaxpr as ClosedJaxpr,  # pyright: ignore[reportPrivateImportUsage]
+        Jaxpr as Jaxpr,
+        Literal as Literal,
     )
-except ImportError:
-
-    def _of_a_jaxpr() -> tuple[Any, Any, Any]:
-        closed = jax.make_jaxpr(lambda x: x + 1.5)(0.0)
-        return type(closed), type(closed.jaxpr), type(closed.jaxpr.eqns[0].invars[1])
-
+else:
     ClosedJaxpr, Jaxpr, Literal = _of_a_jaxpr()
 
 try:

@@ -29,18 +29,23 @@ T = TypeVar("T")
 
 def strict_call(function: Callable[P, T]) -> Callable[P, T]:
     """Says what to do when positional and keyword arguments are mixed up."""
-    parameters = inspect.signature(function).parameters.values()
-    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
-    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    usage = (
-        f"the arguments {', '.join(positional)} go by position, without their names; "
-        f"{', '.join(keywords)} are keyword-only"
-    )
+
+    @functools.cache  # no import waits for it
+    def usage_of() -> tuple[list[str], list[str], str]:
+        parameters = inspect.signature(function).parameters.values()
+        positional = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
+        keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        usage = (
+            f"the arguments {', '.join(positional)} go by position, without their "
+            f"names; {', '.join(keywords)} are keyword-only"
+        )
+        return positional, keywords, usage
 
     named = naming_mixed_keys(function)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        positional, keywords, usage = usage_of()
         if len(args) > len(positional):
             raise TypeError(
                 f"{function.__name__}() takes {len(positional)} positional arguments, "

@@ -3,7 +3,6 @@
 A leaf standing where another argument has a subtree serves every leaf below it.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -17,12 +16,13 @@ __all__ = []
 _LEAF = jax.tree.structure(0)
 
 
-@dataclass(frozen=True, slots=True)
 class LeafArguments:
     """What the arguments hold for one leaf of the structure that they join to."""
 
-    path: tuple
-    leaves: dict[str, Any]
+    __slots__ = ("leaves", "path")
+
+    def __init__(self, path: tuple, leaves: dict[str, Any]):
+        self.path, self.leaves = path, leaves
 
     def __getitem__(self, name: str) -> Any:
         return self.leaves[name]

@@ -1,7 +1,6 @@
 """What a schedule may be given: numbers and counts of steps, checked by their names."""
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -12,6 +11,7 @@ import numpy as np
 from .. import settings
 from ..numerics import compute_dtype
 from ..settings import FINITE, FRACTION, NOT_NEGATIVE, POSITIVE, Range
+from ..settings.call import signature_of
 
 __all__ = []
 
@@ -30,11 +30,11 @@ _COUNTS = dict(transition_steps=0, transition_begin=0, decay_steps=1, warmup_ste
 
 def schedule(function: F) -> F:
     """The decorator of schedule factories: `settings.schedule`, arguments read."""
-    signature = inspect.signature(function)
 
     @settings.schedule
     @functools.wraps(function)
     def factory(*args, **kwargs):
+        signature = signature_of(function)
         try:
             given = signature.bind(*args, **kwargs)
         except TypeError:

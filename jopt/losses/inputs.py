@@ -1,7 +1,6 @@
 """What a loss may be given: arrays that promote and broadcast together."""
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from ..numerics import cast, compute_dtype
 from ..settings import Range, check_array, check_integer, check_real
+from ..settings.call import signature_of
 from ..words import spell
 from .arithmetic import masked, saturated
 
@@ -53,13 +53,13 @@ def loss(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        signature = inspect.signature(function)
         name = function.__name__.lstrip("_")
-        parameters = signature.parameters
-        optional = {p.name for p in parameters.values() if p.default is None}
 
         @functools.wraps(function)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            signature = signature_of(function)
+            parameters = signature.parameters.values()
+            optional = {p.name for p in parameters if p.default is None}
             given = signature.bind(*args, **kwargs)
             given.apply_defaults()
             values = given.arguments

@@ -1,5 +1,6 @@
 """A factory and the arguments it was given: compared, hashed, printed, pickled."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,10 @@ from ..compat import ShapedArray, Tracer
 from ..kinds import is_known
 
 __all__ = []
+
+
+# A factory's own, read when it is called first: no import waits for 200 of them.
+signature_of = functools.lru_cache(maxsize=1024)(inspect.signature)
 
 
 class Call:
@@ -52,7 +57,7 @@ class Call:
 
     def bound(self) -> inspect.BoundArguments:
         """The arguments, bound to the factory's signature."""
-        bound = inspect.signature(self.factory).bind_partial()
+        bound = signature_of(self.factory).bind_partial()
         bound.arguments.update(self.arguments)
         return bound
 
@@ -85,7 +90,7 @@ class Call:
         """Reads like the call: required arguments, then what is not the default."""
         parts = []
         by_keyword = False
-        for parameter in inspect.signature(self.factory).parameters.values():
+        for parameter in signature_of(self.factory).parameters.values():
             if parameter.name not in self.arguments:
                 by_keyword = True
                 continue

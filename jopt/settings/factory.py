@@ -19,7 +19,7 @@ import jax
 from ..base import Schedule
 from ..kinds import is_schedule
 from ..words import name_mixed_keys, type_in_words
-from .call import Call, same
+from .call import Call, same, signature_of
 from .ranges import (
     ANY,
     FINITE,
@@ -121,11 +121,13 @@ def recorded(record: Callable[[Any, Call], Any]) -> Decorator:
     ) -> Any:
         if function is None:
             return functools.partial(decorator, normal=normal, **ranges)
-        signature = inspect.signature(function)
-        rules = {k: v for k, v in (RANGES | ranges).items() if v is not None}
+        rules = RANGES
+        if ranges:
+            rules = {k: v for k, v in (RANGES | ranges).items() if v is not None}
 
         @functools.wraps(function)
         def factory(*args, **kwargs):
+            signature = signature_of(function)
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError:
