@@ -16,7 +16,7 @@ from ..base import (
 )
 from ..engine import from_plan, stateless_leaf, transformation
 from ..engine.stages import Mask, in_sequence, no_stage, plan_of, under_mask
-from ..kinds import is_function, is_transformation
+from ..kinds import is_function, is_namedtuple, is_transformation
 from ..tree.selection import takes_a_path
 from ..words import keystr
 
@@ -103,7 +103,7 @@ def as_tuple(state: Any) -> Sequence:
 
     A list is taken as well: files and other programs make lists of tuples.
     """
-    if not isinstance(state, tuple | list) or hasattr(state, "_fields"):
+    if not isinstance(state, tuple | list) or is_namedtuple(state):
         raise ValueError(
             "chain: expected a tuple of the parts' states, got a "
             f"{type(state).__name__}: was the state made by another transformation?"

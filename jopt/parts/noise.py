@@ -17,6 +17,7 @@ from ..base import (
 from ..deprecated import seed_as_key
 from ..engine import transformation
 from ..engine.leaves import Leaves
+from ..kinds import is_key
 from ..numerics import cast, compute_dtype, safe_increment
 from ..settings import FINITE, check_integer
 from ..words import spell
@@ -46,7 +47,7 @@ def key_of(
     if not hasattr(key, "dtype"):
         raise TypeError(f"{where}: key must be a key or an integer, got {spell(key)}")
     key = jnp.asarray(key)
-    if key.ndim == 0 and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if key.ndim == 0 and is_key(key):
         typed = key
     elif key.ndim == 0 and jnp.issubdtype(key.dtype, jnp.integer):
         typed = jax.random.key(key)

@@ -15,6 +15,7 @@ from ..base import (
 )
 from ..engine import per_leaf, stateless_leaf, transformation
 from ..engine.stages import LeafStage, plan_of
+from ..kinds import is_leaf
 from ..numerics import norm
 from ..settings import Range, is_scheduled, products, scheduled
 from .combine import chain
@@ -65,7 +66,7 @@ def scale(step_size: PerLeaf) -> GradientTransformationExtraArgs:
             "scale: step_size must be a number, got a function; for a schedule use "
             "scale_by_schedule, or scale_by_learning_rate with flip_sign=False"
         )
-    if jax.tree_util.all_leaves([step_size]):
+    if is_leaf(step_size):
         return per_leaf(EmptyState, lambda p: {}, _times, each=lambda: step_size)
     numbers = products("scale", 1, step_size=step_size)
     return per_leaf(EmptyState, lambda p: {}, _times, by_leaf=numbers)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import DictKey, GetAttrKey
 
 from ..boxes import children_of, content, flatten_with_path, is_box, opened
-from ..kinds import is_array_or_type, is_masked
+from ..kinds import is_array_or_type, is_masked, is_namedtuple
 from ..words import keystr, listed, spell
 
 __all__ = ["NamedTupleKey", "get", "get_all_with_path", "map_params", "set"]
@@ -186,7 +186,7 @@ def _is_found(path: tuple, node: Any, key: Any, filtering: Filter | None) -> boo
         named = last.name == key
     else:
         named = isinstance(last, DictKey) and last.key == key
-    if not named and hasattr(node, "_fields"):
+    if not named and is_namedtuple(node):
         named = key in [c.__name__ for c in type(node).__mro__ if hasattr(c, "_fields")]
     return named and (filtering is None or bool(filtering(path, node)))
 
@@ -201,7 +201,7 @@ def walk(node: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
 
 def _children(node: Any) -> list[tuple[Any, Any]]:
     children = [(path[0], child) for path, child in children_of(node) or ()]
-    if hasattr(node, "_fields"):
+    if is_namedtuple(node):
         name = type(node).__name__
         return [(NamedTupleKey(name, key.name), child) for key, child in children]
     return children

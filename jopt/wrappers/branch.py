@@ -20,7 +20,7 @@ from ..engine.compiled import fixed, freed
 from ..engine.leaves import Leaves
 from ..engine.sums import remember, sums
 from ..engine.types import in_types_of, keep_types, strong
-from ..kinds import is_inexact_value, is_masked, is_numeric
+from ..kinds import is_inexact_value, is_leaf, is_masked, is_numeric
 from ..tree.matching import beside
 from ..tree.reduce_leaves import Reduction, reduce_leaves
 from ..words import explain, keystr, spell
@@ -168,7 +168,7 @@ def slots_of(slot: Any, params: Params) -> list:
     for path, x, p in nodes:
         if not is_numeric(x):
             slots += [None] * len(jax.tree.leaves(p))
-        elif jax.tree_util.all_leaves([p]) and jnp.shape(x) == jnp.shape(p):
+        elif is_leaf(p) and jnp.shape(x) == jnp.shape(p):
             slots.append(x)
         else:
             raise ValueError(

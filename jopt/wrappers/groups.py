@@ -22,7 +22,7 @@ from ..base import (
 )
 from ..engine import transformation
 from ..engine.stages import WholeStage, plan_of
-from ..kinds import is_function, is_schedule, is_transformation
+from ..kinds import is_function, is_leaf, is_schedule, is_transformation
 from ..optimizers.dadapt_adamw import dadapt_adamw
 from ..optimizers.galore import galore
 from ..optimizers.lbfgs import lbfgs
@@ -535,7 +535,7 @@ def _over(where: str, key: str, cases: _Cases, now: Any) -> Any:
 
 def _one(x: Any) -> Any:
     """A number that is not zero, of several that may be."""
-    return x if jax.tree_util.all_leaves([x]) else 1.0
+    return x if is_leaf(x) else 1.0
 
 
 # ----------------------------------------------------------------------- a multiplier
