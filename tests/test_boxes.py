@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import jopt
-from jopt.tree import boxes
+from jopt import boxes
 
 MAKE = {
     "adam": lambda: jopt.adam(0.1),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..compat import Tracer
+from ..kinds import is_known
 from ..settings import NOT_NEGATIVE
 from .arithmetic import surprisal
 from .inputs import Input, axes, loss, real
@@ -282,7 +282,7 @@ def _with_channels(where: str, predictions: Input, targets: Input) -> tuple:
 
 def _check_distributions(where: str, p: jax.Array) -> None:
     """Refuse what are no probabilities, if their values are known."""
-    if isinstance(p, Tracer) or not p.is_fully_addressable or not p.size:
+    if not is_known(p) or not p.size:
         return
     floating = jnp.issubdtype(p.dtype, jnp.floating)
     rounding = max(1e-5, float(jnp.finfo(p.dtype).eps) if floating else 0)

@@ -83,7 +83,7 @@ def scale_by_rprop(
             "scale_by_rprop: learning_rate must be a number, the first step size; "
             "rprop takes a schedule"
         )
-    is_one = jax.tree_util.all_leaves([learning_rate])
+    is_one = is_leaf(learning_rate)
     first: Any = learning_rate if is_one else 0
 
     def init(p):

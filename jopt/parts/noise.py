@@ -45,7 +45,7 @@ def key_of(
     if not hasattr(key, "dtype"):
         raise TypeError(f"{where}: key must be a key or an integer, got {spell(key)}")
     key = jnp.asarray(key)
-    if key.ndim == 0 and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if key.ndim == 0 and is_key(key):
         typed = key
     elif key.ndim == 0 and jnp.issubdtype(key.dtype, jnp.integer):
         typed = jax.random.key(key)

@@ -65,7 +65,7 @@ def scale(step_size: PerLeaf) -> GradientTransformationExtraArgs:
             "scale: step_size must be a number, got a function; for a schedule use "
             "scale_by_schedule, or scale_by_learning_rate with flip_sign=False"
         )
-    if jax.tree_util.all_leaves([step_size]):
+    if is_leaf(step_size):
         return per_leaf(EmptyState, lambda p: {}, _times, each=lambda: step_size)
     numbers = products("scale", 1, step_size=step_size)
     return per_leaf(EmptyState, lambda p: {}, _times, by_leaf=numbers)

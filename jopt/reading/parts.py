@@ -138,14 +138,14 @@ def _groups(part: Part) -> Iterator[Part]:
     if maker is not None and maker.factory is groups:
         made_by_rules, all_in_one = True, is_of_one_estimate(maker, labels)
         if part.params is not None:
-            own = rules_of_leaves(maker.arguments["rules"], part.params)
+            rule_of = rules_of_leaves(maker.arguments["rules"], part.params)
 
     def names(label, params):
-        if params is None or not (own or part.names):
+        if params is None or not (rule_of or part.names):
             return {}
         before = {path: part.group_of(path) for path in paths(params)}
         return {
-            path: "/".join(filter(None, [before[path], own.get(path, str(label))]))
+            path: "/".join(filter(None, [before[path], rule_of.get(path, str(label))]))
             for path in before
         }
 

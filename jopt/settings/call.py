@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..compat import ShapedArray, Tracer
-from ..kinds import is_known
+from ..kinds import is_key, is_known
 
 __all__ = []
 
@@ -136,7 +136,7 @@ def _same_leaf(a: Any, b: Any) -> bool:
     if isinstance(a, (np.ndarray, np.generic, jax.Array)):
         if type(a) is not type(b) or a.shape != b.shape or a.dtype != b.dtype:
             return False
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+        if is_key(a):
             key_data: Any = jax.random.key_data
             a, b = key_data(a), key_data(b)
         return np.asarray(a).tobytes() == np.asarray(b).tobytes()

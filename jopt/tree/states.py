@@ -186,7 +186,7 @@ def _is_found(path: tuple, node: Any, key: Any, filtering: Filter | None) -> boo
         named = last.name == key
     else:
         named = isinstance(last, DictKey) and last.key == key
-    if not named and hasattr(node, "_fields"):
+    if not named and is_namedtuple(node):
         named = key in [c.__name__ for c in type(node).__mro__ if hasattr(c, "_fields")]
     return named and (filtering is None or bool(filtering(path, node)))
 

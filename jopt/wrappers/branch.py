@@ -174,7 +174,7 @@ def slots_of(slot: Any, params: Params) -> list:
     for path, x, p in nodes:
         if not is_numeric(x):
             slots += [None] * len(jax.tree.leaves(p))
-        elif jax.tree_util.all_leaves([p]) and jnp.shape(x) == jnp.shape(p):
+        elif is_leaf(p) and jnp.shape(x) == jnp.shape(p):
             slots.append(x)
         else:
             raise ValueError(

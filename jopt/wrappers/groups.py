@@ -518,7 +518,7 @@ def _over(where: str, key: str, cases: _Cases, now: Any) -> Any:
 
 def _one(x: Any) -> Any:
     """A number that is not zero, of several that may be."""
-    return x if jax.tree_util.all_leaves([x]) else 1.0
+    return x if is_leaf(x) else 1.0
 
 
 # ----------------------------------------------------------------------- a multiplier
