@@ -87,14 +87,14 @@ def steps(tx, asked, n=4):
 @contextlib.contextmanager
 def counted_steps(monkeypatch):
     """A list that grows by one for each step that is traced, or runs in Python."""
-    seen, step = [], run.update
+    seen, plain = [], step.update
 
     def counted(*args):
         seen.append(args)
-        return step(*args)
+        return plain(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "update", counted)
+        patch.setattr(step, "update", counted)
         yield seen
 
 
@@ -106,7 +106,7 @@ def test_asked_once_a_step_and_equal_to_plain_python(name, monkeypatch):
     got = steps(tx, asked)
     times = len(asked.given)
     with monkeypatch.context() as patch:
-        patch.setattr("jopt.engine.questions_of", lambda call: None)
+        patch.setattr("jopt.engine.transformation.questions_of", lambda call: None)
         want = steps(make(asked), asked)
     assert times == len(asked.given) >= 4
     chex.assert_trees_all_close(got, want, rtol=2e-6, atol=1e-7)
@@ -218,7 +218,7 @@ def test_a_step_is_quick_again_after_the_caches_were_cleared():
     tx = jopt.adam(0.0123)  # no other test has it
     state = tx.init(PARAMS)
     tx.update(GRADS, state, PARAMS)
-    before = compiled._program(tx.update.step, None).known
+    before = eager._program(tx.update.eager.step, None).known
     (old,) = (skeleton for skeleton, _ in before.values())
     jax.clear_caches()
     tx.update(GRADS, state, PARAMS)
@@ -246,7 +246,7 @@ def test_functions_that_are_equal_are_asked_each_for_itself(
     factory, where, monkeypatch
 ):
     if where == "in plain Python":
-        monkeypatch.setattr("jopt.engine.questions_of", lambda call: None)
+        monkeypatch.setattr("jopt.engine.transformation.questions_of", lambda call: None)
     rates = Rate(0.5), Rate(0.5)
     assert rates[0] == rates[1]
     for rate in rates:

@@ -165,6 +165,7 @@ def _check_slot(stage: Stage, slot: dict, leaves: Leaves, i: int, forms: dict) -
 def _types_of_slots(init, shape, dtype) -> dict[str, tuple[list, Any]]:
     """The types and structures of the slots that `init` makes for such a leaf."""
     slots = jax.eval_shape(init, jax.ShapeDtypeStruct(shape, dtype))
+    slots = slots._asdict() if hasattr(slots, "_asdict") else slots
     return {field: jax.tree.flatten(tree) for field, tree in slots.items()}
 
 
@@ -174,7 +175,7 @@ def _type_of_whole(rule: Rule, field: str) -> Any:
     start = rule.whole[field]
     some = [jax.ShapeDtypeStruct((), jnp.float32)]
     if callable(start):
-        return jax.eval_shape(start, some)
+        return jax.eval_shape(lambda ps: jnp.asarray(start(ps), float), some)
     return jnp.asarray(start, bool if isinstance(start, bool) else float)
 
 
@@ -241,7 +242,10 @@ def _compare_with_init(stage: Stage, state: Any, like: Any, loose: bool) -> None
     if whole.began_with is not None:
         like = whole.began_with(state, like)
     try:
-        expected = _types_of_state(whole, like)
+        if whole.expected is not None:
+            expected = whole.expected(state)
+        else:
+            expected = _types_of_state(whole, like)
     except jax.errors.ConcretizationTypeError:
         return  # an `init` that looks at values
     top = [keystr(path) for path, _ in children_of(like) or ()]

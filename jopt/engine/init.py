@@ -51,9 +51,7 @@ def _init_rule(rule: Rule, masks: tuple, params: Params) -> OptState:
     ps: list[Any] = [leaves.p[i] for i in view.indices]
     slots = []
     for p in ps:
-        slot = rule.init(p.astype(compute_dtype(p.dtype)))
-        if not isinstance(slot, dict):
-            slot = {f: getattr(slot, f) for f in rule.slots}
+        slot = rule.slots_of(rule.init(p.astype(compute_dtype(p.dtype))), "init")
         slots.append(jax.tree.map(functools.partial(_own, p, set()), slot))
     trees = {f: view.treedef.unflatten([s[f] for s in slots]) for f in rule.slots}
     counts = {f: jnp.zeros((), jnp.int32) for f in rule.counts}

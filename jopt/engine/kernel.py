@@ -198,9 +198,15 @@ def _apply(rule: Rule, hint, u, slot, p, whole, numbers, dtype):
     more += [] if rule.hint is None else [hint]
     if is_complex(dtype):  # real factors of complex arrays are right, strict or not
         with jax.numpy_dtype_promotion("standard"):
-            new, s = rule.update(u, s, p, *more)
+            made = rule.update(u, s, p, *more)
     else:
-        new, s = rule.update(u, s, p, *more)
+        made = rule.update(u, s, p, *more)
+    if type(made) is not tuple or len(made) != 2:
+        raise TypeError(
+            f"{rule.name}: the rule must return the pair (update, state), "
+            f"got {spell(made)}"
+        )
+    new, s = made
     if jnp.shape(new) != u.shape:
         raise ValueError(
             f"{rule.name}: the rule turned {spell(u)} into {spell(new)}; "
@@ -212,7 +218,7 @@ def _apply(rule: Rule, hint, u, slot, p, whole, numbers, dtype):
             f"{rule.name}: the rule turned {spell(u)} into {spell(new)}; "
             f"{lost(new.dtype, dtype)} would be lost"
         )
-    out = {f: getattr(s, f) for f in rule.slots}
+    out = rule.slots_of(s, "the rule")
     like = functools.partial(_as_slot, rule.name)
     return cast(new, dtype), jax.tree.map(like, slot, out)
 

@@ -300,5 +300,14 @@ def wrap(
     init, update = build(*inner.values())
     own = None if takes is None else keywords_of(update) | takes
     return from_node(
-        Whole(init, update, inner, build, own, began_with, leaf_by_leaf, count)
+        Whole(
+            init,
+            update,
+            inner,
+            build,
+            takes=own,
+            began_with=began_with,
+            leaf_by_leaf=leaf_by_leaf,
+            count=count,
+        )
     )

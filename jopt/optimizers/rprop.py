@@ -14,7 +14,7 @@ from ..base import (
 )
 from ..compat import Tracer
 from ..engine import per_leaf, transformation, whole_tree
-from ..kinds import is_masked, is_schedule
+from ..kinds import is_leaf, is_masked, is_schedule
 from ..parts.combine import chain
 from ..parts.decay import decay_parts
 from ..parts.scale import scale, scale_by_learning_rate

@@ -16,6 +16,7 @@ from ..base import (
 )
 from ..deprecated import seed_as_key
 from ..engine import Leaves, transformation, whole_tree
+from ..kinds import is_key
 from ..numerics import cast, compute_dtype, safe_increment
 from ..settings import FINITE, check_integer
 from ..words import spell

@@ -14,6 +14,7 @@ from ..base import (
     Schedule,
 )
 from ..engine import per_leaf, stateless_leaf, transformation
+from ..kinds import is_leaf
 from ..numerics import norm
 from ..plan import Rule, node_of, stages
 from ..settings import Range, is_scheduled, products, scheduled

@@ -66,6 +66,24 @@ class Rule(NamedTuple):
         """What a kernel of it depends on, but for hints and numbers."""
         return self.update, self.state
 
+    def slots_of(self, made: Any, maker: str) -> dict[str, Any]:
+        """The slots in what `init` or `update` made: a dict or a NamedTuple."""
+        if made is None and not self.slots:
+            return {}
+        if hasattr(made, "_asdict"):
+            made = made._asdict()
+        if not isinstance(made, Mapping):
+            raise TypeError(
+                f"{self.name}: {maker} must make a {self.state.__name__} or a dict of "
+                f"its slots, got {type(made).__name__}"
+            )
+        unknown = [f for f in made if f not in self.state._fields]
+        missing = [f for f in self.slots if f not in made]
+        if unknown or missing:
+            words = f"{self.name}: {maker} made {[*made]}, and the slots of "
+            raise ValueError(f"{words}{self.state.__name__} are {[*self.slots]}")
+        return {f: made[f] for f in self.slots}
+
 
 class Whole(NamedTuple):
     """A transformation of whole trees, called as it is.
@@ -81,6 +99,7 @@ class Whole(NamedTuple):
     build: Callable | None = None
     takes: frozenset | None = frozenset()  # names of extra arguments; any if `None`
     began_with: Callable | None = None  # state, params -> what `init` was given
+    expected: Callable | None = None  # state -> its types, where more than `init`'s fit
     leaf_by_leaf: bool = False  # whether it does to a leaf what it would to it alone
     count: str = ""  # the field that counts the steps it took, if there is one
     opaque: bool = False

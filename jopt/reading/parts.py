@@ -132,7 +132,7 @@ def _parts_of(part: Part) -> Iterator[Part]:
 
 def _groups(part: Part) -> Iterator[Part]:
     """The groups of a partition: each behind the mask of its label."""
-    node, maker, own = part.node, part.maker, {}
+    node, maker, rule_of = part.node, part.maker, {}
     labels = [masked.mask.label[0] for masked in node.parts]
     made_by_rules = all_in_one = False
     if maker is not None and maker.factory is groups:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import DictKey, GetAttrKey
 
 from ..boxes import children_of, content, flatten_with_path, is_box, opened
-from ..kinds import is_array_or_type, is_masked
+from ..kinds import is_array_or_type, is_masked, is_namedtuple
 from ..words import keystr, listed, spell
 
 __all__ = ["NamedTupleKey", "get", "get_all_with_path", "map_params", "set"]

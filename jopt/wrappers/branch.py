@@ -26,7 +26,7 @@ from ..engine import (
     strong,
     sums_of,
 )
-from ..kinds import is_inexact_value, is_masked, is_numeric
+from ..kinds import is_inexact_value, is_leaf, is_masked, is_numeric
 from ..tree.matching import beside
 from ..tree.reduce_leaves import Reduction, reduce_leaves
 from ..words import explain, keystr, spell

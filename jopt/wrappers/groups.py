@@ -21,7 +21,7 @@ from ..base import (
     WeightDecay,
 )
 from ..engine import transformation
-from ..kinds import is_function, is_schedule, is_transformation
+from ..kinds import is_function, is_leaf, is_schedule, is_transformation
 from ..optimizers.dadapt_adamw import dadapt_adamw
 from ..optimizers.lbfgs import lbfgs
 from ..optimizers.momo import momo, momo_adam

@@ -21,7 +21,7 @@ from ..base import (
     with_extra_args_support,
 )
 from ..compat import with_weak_type
-from ..engine import Inside, compare, from_node, in_types_of, keep_types, strong
+from ..engine import Inside, from_node, in_types_of, keep_types, strong
 from ..kinds import is_function
 from ..numerics import safe_increment
 from ..parts.combine import check_transformation
@@ -290,6 +290,9 @@ def _make(
 
     def expected(state):
         """What is not the inner transformation's to check."""
+        check_state(where, state, InjectStatefulHyperparamsState)
+        _check_names(where, "hyperparams", state.hyperparams, {**numbers, **schedules})
+        _check_names(where, "hyperparams_states", state.hyperparams_states, schedules)
         real = jnp.result_type(float)
         one_of: Any = jax.ShapeDtypeStruct
         return InjectStatefulHyperparamsState(
@@ -305,10 +308,6 @@ def _make(
         )
 
     def update(updates, state, params=None, **extra_args):
-        check_state(where, state, InjectStatefulHyperparamsState)
-        _check_names(where, "hyperparams", state.hyperparams, {**numbers, **schedules})
-        _check_names(where, "hyperparams_states", state.hyperparams_states, schedules)
-        compare(where, "state", state, expected(state))
         values, states = {}, {}
         for name, old in state.hyperparams_states.items():
             values[name] = value(name, old, extra_args)
@@ -342,7 +341,9 @@ def _make(
         takes = names[0]
     if any(not isinstance(s, WrappedSchedule) for s in schedules.values()):
         takes = None  # a stateful schedule sees them all
-    return Whole(init, update, inside, takes=takes, leaf_by_leaf=True)
+    return Whole(
+        init, update, inside, takes=takes, expected=expected, leaf_by_leaf=True
+    )
 
 
 def _whole_or(dtype: Any, x: Any) -> Any:
