@@ -106,7 +106,7 @@ def test_asked_once_a_step_and_equal_to_plain_python(name, monkeypatch):
     got = steps(tx, asked)
     times = len(asked.given)
     with monkeypatch.context() as patch:
-        patch.setattr("jopt.engine.transformation.questions_of", lambda call: None)
+        patch.setattr("jopt.engine.pair.questions_of", lambda call: None)
         want = steps(make(asked), asked)
     assert times == len(asked.given) >= 4
     chex.assert_trees_all_close(got, want, rtol=2e-6, atol=1e-7)
@@ -246,7 +246,7 @@ def test_functions_that_are_equal_are_asked_each_for_itself(
     factory, where, monkeypatch
 ):
     if where == "in plain Python":
-        monkeypatch.setattr("jopt.engine.transformation.questions_of", lambda call: None)
+        monkeypatch.setattr("jopt.engine.pair.questions_of", lambda call: None)
     rates = Rate(0.5), Rate(0.5)
     assert rates[0] == rates[1]
     for rate in rates:

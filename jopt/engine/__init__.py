@@ -39,7 +39,7 @@ from .sums import (
     sum_of as sum_of,
     sums_of as sums_of,
 )
-from .transformation import (
+from .pair import (
     from_node as from_node,
     transformation as transformation,
     whole_tree as whole_tree,

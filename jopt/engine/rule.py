@@ -8,7 +8,7 @@ import jax
 from ..base import EmptyState, GradientTransformationExtraArgs
 from ..plan import Rule, keywords_of
 from .once import Once, Rows
-from .transformation import from_node
+from .pair import from_node
 
 __all__ = ["per_leaf"]
 
