@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import jopt
 from tests import references
@@ -854,3 +855,51 @@ ROWS = [
 
 # One row of each name: for what does not depend on the settings of a method.
 METHODS = {row.name: row for row in reversed(ROWS)}
+
+
+def form_of(tx: Any) -> frozenset[str]:
+    """What an optimizer is made of, in the engine's words: all that it reads of a plan.
+
+    Two of one form run through the same code of the engine.
+    """
+    kinds = dict(each="step", by_leaf="by leaf", reduce="reducing", hint="hint")
+    found = set()
+    for stage in tx.update.plan.stages:
+        if stage.masks:
+            found.add("masked")
+        if not hasattr(stage, "reduce"):  # it sees whole trees
+            arguments = tx.update.call.arguments.values()
+            inner = [form_of(x) for x in arguments if hasattr(x, "init")]
+            found |= {"wrapper"}.union(*inner) if inner else {"whole"}
+        else:
+            numbers = {word for k, word in kinds.items() if getattr(stage, k)}
+            found |= numbers or {"elementwise"}
+    return frozenset(found)
+
+
+def _one_of_each_form() -> dict[str, Row]:
+    """Rows among which each form of a method is; whole optimizers before parts."""
+    found: dict[Any, Row] = {}
+    for row in sorted(ROWS, key=lambda row: not row.descends):
+        if row is METHODS[row.name]:
+            found.setdefault((form_of(row.make()), extra_of(row)), row)
+    return {row.name: row for row in found.values()}
+
+
+def extra_of(row: Row) -> frozenset[str]:
+    """The names of the extra arguments of an update."""
+    return frozenset(row.extra({"w": np.ones((2, 2), np.float32)}) if row.extra else ())
+
+
+# For what the engine promises, whatever the mathematics of a method: one of each form.
+FORMS = _one_of_each_form()
+
+
+def by_form(rows: Any) -> list:
+    """The rows for `parametrize`; those that are not of `FORMS` are slow."""
+    return [
+        pytest.param(
+            row, id=row.id, marks=[] if row in FORMS.values() else pytest.mark.slow
+        )
+        for row in rows
+    ]

@@ -8,66 +8,49 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import jopt
-from tests.catalogue import METHODS, ROWS
-
-STEPS = 12
-SHAPES = {"w": (4, 6), "stack": (2, 3, 4), "b": (6,), "s": ()}
+from tests import stored
+from tests.catalogue import FORMS, METHODS, ROWS, by_form, extra_of, form_of
+from tests.runs import (
+    SHAPES,
+    STEPS,
+    first_update,
+    optax_rules,
+    params_and_grads,
+    random_tree,
+    run_of,
+    scanned,
+    steps_of,
+)
 
 # By row and not by test, so that the runs of one row are there when they are compared.
 rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id, scope="module")
-# What the engine promises, whatever a method's settings are.
+# What does not depend on the settings of a method.
 methods = pytest.mark.parametrize(
     "row", METHODS.values(), ids=lambda row: row.id, scope="module"
 )
+# What the engine promises, whatever the mathematics of a method: one row of each form.
+forms = pytest.mark.parametrize("row", by_form(METHODS.values()), scope="module")
 
 
 # ---------------------------------------------------------------------------- machinery
 
 
-def random_tree(seed, dtype=np.float32, shapes=SHAPES):
-    rng = np.random.default_rng(seed)
-    return {k: jnp.asarray(rng.normal(size=s), dtype) for k, s in shapes.items()}
-
-
-def params_and_grads(dtype=np.float32, steps=STEPS):
-    grads = [random_tree(i + 1, dtype) for i in range(steps)]
-    return random_tree(0, dtype), jax.tree.map(lambda *g: jnp.stack(g), *grads)
-
-
-def optimize(tx, params, grads, extra=None):
-    """Parameters, state and all updates after the steps, called one by one."""
-    state, updates = tx.init(params), []
-    for t in range(len(jax.tree.leaves(grads)[0])):
-        g = jax.tree.map(lambda x, t=t: x[t], grads)
-        u, state = tx.update(g, state, params, **(extra(params) if extra else {}))
-        params = jopt.apply_updates(params, u)
-        updates.append(u)
-    return params, state, jax.tree.map(lambda *u: jnp.stack(u), *updates)
-
-
-@functools.cache
-def run_of(row_id, dtype):
-    """A row's parameters, state and all updates after the steps, in `dtype`.
-
-    Most of the time goes to compiling: what other tests call on these shapes is, with
-    an equal transformation, the program that was compiled here.
-    """
-    row = next(row for row in ROWS if row.id == row_id)
-    with jax.enable_x64(dtype == np.float64):
-        return optimize(row.make(), *params_and_grads(dtype), row.extra)
-
-
-def first_update(row):
-    return {k: x[0] for k, x in run_of(row.id, np.float32)[2].items()}
-
-
 def is_of_the_whole_tree(row):
     """Whether what is done to a leaf depends on the others."""
     return row.whole_tree or row.extra or "nois" in row.name
+
+
+def some_of(row, tree):
+    """Two leaves, which compile in half of the time; all if a row reads them all."""
+    names_all = "weight_dimension_numbers" in row.settings
+    if is_of_the_whole_tree(row) or names_all:
+        return tree
+    return {k: tree[k] for k in ("w", "b")}
 
 
 def one_step(row, params, grads, state=None):
@@ -98,18 +81,6 @@ def assert_close(a, b, rtol, slack=None):
 
 def types(tree):
     return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
-
-
-def optax_rules():
-    """optax itself needs JAX's looser promotion."""
-    return jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
-
-
-def optimize_optax(row, dtype):
-    strict, raising = optax_rules()
-    # Operation by operation: these are compiled once for all rows.
-    with jax.enable_x64(dtype == np.float64), strict, raising, jax.disable_jit():
-        return optimize(row.make_optax(), *params_and_grads(dtype), row.extra)
 
 
 # ------------------------------------------------------------------------- mathematics
@@ -149,24 +120,35 @@ def reference(row, params, grads):
 
 @rows
 def test_equals_optax(row):
+    """Its results are stored; `-m peers` makes them anew."""
     if row.optax is None:
         pytest.skip("optax has no such transformation")
-    exact, _, exact_updates = optimize_optax(row, np.float64)
+    want = stored.result_of(row)
     got, _, updates = run_of(row.id, np.float64)
+    updates = {k: np.asarray(x)[list(stored.KEPT)] for k, x in updates.items()}
     if row.differs:
         with pytest.raises(AssertionError):
-            assert_close(got, exact, 1e-6)
-            assert_close(updates, exact_updates, 1e-6)
+            assert_close(got, want.params, 1e-6)
+            assert_close(updates, want.updates, 1e-6)
         return
-    assert_close(got, exact, row.rtol64)
-    assert_close(updates, exact_updates, row.rtol64)
+    assert_close(got, want.params, row.rtol64)
+    assert_close(updates, want.updates, row.rtol64)
     # In float32 as near as optax is to itself in float64: its 1 - b**t is off by 1e-5.
-    want, their_state, _ = optimize_optax(row, np.float32)
-    got, state, _ = run_of(row.id, np.float32)
-    assert_close(got, want, row.rtol, slack=distance(want, exact))
-    assert [x.shape for x in jax.tree.leaves(state)] == [
-        jnp.shape(x) for x in jax.tree.leaves(their_state)
-    ]
+    got, _, _ = run_of(row.id, np.float32)
+    slack = distance(want.params32, want.params)
+    assert_close(got, want.params32, row.rtol, slack=slack)
+
+
+def test_what_is_stored_is_of_this_optax_and_of_these_rows():
+    assert stored.version() == optax.__version__
+    assert stored.digests() == [stored.digest_of(row) for row in stored.COMPARED]
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("row", stored.COMPARED, ids=lambda row: row.id)
+def test_optax_still_gives_what_is_stored(row):
+    for now, then in zip(stored.computed(row), stored.result_of(row)):
+        assert_close(now, then, 1e-11 if then["s"].dtype == np.float64 else 1e-6)
 
 
 @rows
@@ -174,9 +156,9 @@ def test_state_reads_as_optax_s(row):
     if row.optax is None:
         pytest.skip("optax has no such transformation")
     params, _ = params_and_grads(steps=1)
-    ours = row.make().init(params)
-    with optax_rules()[0], optax_rules()[1]:
-        theirs = row.make_optax().init(params)
+    ours = jax.eval_shape(row.make().init, params)
+    with optax_rules():
+        theirs = jax.eval_shape(row.make_optax().init, params)
     same_state(ours, theirs)
     # and a state made by optax can be continued
     jax.eval_shape(functools.partial(one_step, row), params, params, theirs)
@@ -195,8 +177,7 @@ def same_state(ours, theirs):
         for k in theirs:
             same_state(ours[k], theirs[k])
     else:
-        assert jnp.shape(ours) == jnp.shape(theirs)
-        assert jax.dtypes.result_type(ours) == jax.dtypes.result_type(theirs)
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
 
 
 @rows
@@ -217,8 +198,11 @@ def test_descends(row):
         u, state = tx.update(g, state, p, **(row.extra(p) if row.extra else {}))
         return (jopt.apply_updates(p, u), state), value
 
-    p = {"x": jnp.array([1.0, 1.0])}
-    (p, _), values = jax.lax.scan(step, (p, tx.init(p)), length=200)
+    @jax.jit
+    def run(p):
+        return jax.lax.scan(step, (p, tx.init(p)), length=200)
+
+    (p, _), values = run({"x": jnp.array([1.0, 1.0])})
     assert loss(p) < 0.7 * values[0]
     assert jnp.all(jnp.isfinite(values))
 
@@ -249,22 +233,43 @@ def is_float(x):
 @pytest.mark.parametrize("param_dtype, grad_dtype", [PAIRS[0], PAIRS[2]])
 @methods
 def test_values_are_finite(row, param_dtype, grad_dtype):
-    params = random_tree(0, param_dtype)
-    state = row.make().init(params)
-    before = types(state)
+    params = some_of(row, random_tree(0, param_dtype))
+    tx, extra = row.make(), row.extra or (lambda p: {})
     small = float(jnp.finfo(grad_dtype).smallest_subnormal)
-    for scale in (0.0, small, 1e-4, 1.0, 300.0):
-        grads = {k: jnp.full_like(x, scale, grad_dtype) for k, x in params.items()}
-        updates, state = one_step(row, params, grads, state)
-        assert types(state) == before and types(updates) == types(grads)
-        floats = [x for x in jax.tree.leaves(state) if is_float(x)]
-        chex.assert_tree_all_finite((updates, floats))
+    scales = jnp.array([0.0, small, 1e-4, 1.0, 300.0], grad_dtype)
+
+    @jax.jit
+    def run(params, scales):
+        def step(state, scale):
+            grads = {k: jnp.full(x.shape, scale) for k, x in params.items()}
+            updates, new = tx.update(grads, state, params, **extra(params))
+            assert types(new) == types(state) and types(updates) == types(grads)
+            return new, (updates, [x for x in jax.tree.leaves(new) if is_float(x)])
+
+        return jax.lax.scan(step, tx.init(params), scales)[1]
+
+    found = run(params, scales)
+    assert found[0]["w"].shape == (5, *params["w"].shape)
+    chex.assert_tree_all_finite(found)
 
 
 # ---------------------------------------------------------------------- transformations
 
 
-@methods
+def test_each_form_has_a_row():
+    found = set.union(*(set(form_of(row.make())) for row in FORMS.values()))
+    assert found == {
+        *("elementwise", "step", "by leaf", "reducing", "hint"),
+        *("whole", "wrapper", "masked"),
+    }
+    assert "contrib.muon" in FORMS, "the form with matrices"
+    extra = set.union(*(set(extra_of(row)) for row in FORMS.values()))
+    assert {"value", "obj_fn", "value_fn"} <= extra
+    known = {form_of(row.make()) for row in FORMS.values()}
+    assert known == {form_of(row.make()) for row in METHODS.values()}
+
+
+@forms
 def test_jit_equals_eager_and_compiled_once(row):
     params, grads = random_tree(0), random_tree(1)
     state = row.make().init(params)
@@ -277,7 +282,9 @@ def test_jit_equals_eager_and_compiled_once(row):
         return one_step(row, p, g, s)
 
     jitted, jitted_state = step(grads, state, params)
-    assert_close(first_update(row), jitted, 1e-6)
+    eager, eager_state = one_step(row, params, grads, state)
+    assert_close(eager, jitted, 1e-6)
+    assert types(eager_state) == types(jitted_state)
     # Operation by operation, each of which is compiled for each shape.
     some = SHAPES if is_of_the_whole_tree(row) else ("w",)
     with jax.disable_jit():
@@ -289,6 +296,15 @@ def test_jit_equals_eager_and_compiled_once(row):
     with count_compiles() as compiled:
         one_step(row, params, grads, jitted_state)
     assert not compiled, "an equal transformation, rebuilt, must not compile again"
+
+
+@forms
+def test_steps_one_by_one_equal_a_scan(row):
+    got = steps_of(row.make(), *params_and_grads(), row.extra)
+    want = run_of(row.id, np.float32)
+    assert types(got) == types(want)
+    assert_close(got[0], want[0], row.f32_rtol)
+    assert_close(got[2], want[2], row.f32_rtol)
 
 
 class count_compiles(list):
@@ -307,7 +323,7 @@ class count_compiles(list):
         self.open = False
 
 
-@methods
+@forms
 def test_vmap_equals_a_loop(row):
     if row.extra or "noise" in row.name or "noisy" in row.name:
         pytest.skip("its extra arguments or keys are not batched")
@@ -337,7 +353,7 @@ def test_init_is_abstract_and_owns_its_buffers(row):
     assert len(set(buffers)) == len(buffers), "a donated step needs every buffer once"
 
 
-@methods
+@forms
 def test_sharded_equals_unsharded(row):
     mesh = jax.make_mesh(
         (4, 2), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2
@@ -364,7 +380,7 @@ def test_sharded_equals_unsharded(row):
 # ------------------------------------------------------------------------------- leaves
 
 
-@methods
+@forms
 def test_odd_leaves(row):
     odd = {
         "none": None,
@@ -398,6 +414,7 @@ def test_odd_leaves(row):
 def test_complex_parameters(row):
     """Real numbers in a complex dtype take real ones' steps; others are finite."""
     tx, (params, grads) = row.make(), params_and_grads(steps=2)
+    params, grads = some_of(row, params), some_of(row, grads)
     real_part = functools.partial(jax.tree.map, jnp.real)
 
     def extra(p):
@@ -409,12 +426,9 @@ def test_complex_parameters(row):
 
     as_complex = functools.partial(jax.tree.map, lambda x: x.astype(jnp.complex64))
     turned = jax.tree.map(jax.lax.complex, params, params)
-    real = run_of(row.id, np.float32)[2]
-    same, turned = (
-        optimize(tx, p, as_complex(grads), extra)[2]
-        for p in (as_complex(params), turned)
-    )
-    real = jax.tree.map(lambda x: x[:2], real)
+    run = scanned(tx, extra)
+    same, turned = (run(p, as_complex(grads))[2] for p in (as_complex(params), turned))
+    real = {k: run_of(row.id, np.float32)[2][k][:2] for k in params}
     assert_close(real_part(same), real, row.f32_rtol)
     for x, y in zip(jax.tree.leaves(same), jax.tree.leaves(turned)):
         assert x.dtype == y.dtype == jnp.complex64
@@ -422,7 +436,7 @@ def test_complex_parameters(row):
         assert np.all(np.isfinite(y))
 
 
-@methods
+@forms
 def test_masked_equals_alone(row):
     if is_of_the_whole_tree(row):
         pytest.skip("it looks at the whole tree")
@@ -443,7 +457,7 @@ def test_masked_equals_alone(row):
         assert any(isinstance(x, jopt.MaskedNode) for x in hidden)
 
 
-@methods
+@forms
 def test_wrong_gradients_are_refused(row):
     if row.name == "identity":
         pytest.skip("it looks at nothing")
@@ -485,22 +499,30 @@ def test_is_known_by_its_settings(row):
         assert again == a and isinstance(again, jopt.GradientTransformation)
 
 
-@rows
-def test_hyperparameters_may_be_traced(row):
+def with_traced_numbers(row):
+    """The first step as a function of the settings that are numbers, and these."""
+    params, grads = random_tree(0), random_tree(1)
     numbers = {k: v for k, v in row.settings.items() if isinstance(v, float)}
     if not numbers:
         pytest.skip("it has none")
-    params, grads = random_tree(0), random_tree(1)
-    extra = row.extra(params) if row.extra else {}
 
     def step(numbers):
-        tx = type(row)(row.name, row.settings | numbers).make()
-        return tx.update(grads, tx.init(params), params, **extra)[0]
+        tx = row._replace(settings=row.settings | numbers)
+        return one_step(tx, params, grads)[0]
 
-    if row in METHODS.values():
-        assert_close(jax.jit(step)(numbers), first_update(row), 2e-5)
-    else:
-        jax.eval_shape(step, numbers)
+    return step, numbers
+
+
+@rows
+def test_hyperparameters_may_be_traced(row):
+    step, numbers = with_traced_numbers(row)
+    assert types(jax.eval_shape(step, numbers)) == types(random_tree(0))
+
+
+@forms
+def test_traced_hyperparameters_give_the_same_step(row):
+    step, numbers = with_traced_numbers(row)
+    assert_close(jax.jit(step)(numbers), first_update(row), 2e-5)
 
 
 @rows

@@ -11,7 +11,7 @@ import pytest
 
 import jopt
 from tests import references
-from tests.test_every_optimizer import optax_rules, random_tree
+from tests.runs import optax_rules, random_tree
 
 MAKERS = dict(
     prodigy=jopt.prodigy,
@@ -172,13 +172,13 @@ def test_layerwise_dog_equals_optax():
     ours, theirs = (m.scale_by_distance_over_gradients(1e-2) for m in (jopt, optax))
     params = their_params = random_tree(0)
     state = ours.init(params)
-    with optax_rules()[0], optax_rules()[1]:
+    with optax_rules():
         their_state = theirs.init(params)
     for i in range(5):
         g = random_tree(i + 1)
         u, state = ours.update(g, state, params)
         params = jopt.apply_updates(params, u)
-        with optax_rules()[0], optax_rules()[1]:
+        with optax_rules():
             v, their_state = theirs.update(g, their_state, their_params)
             their_params = optax.apply_updates(their_params, v)
         chex.assert_trees_all_close(u, v, rtol=1e-5)
@@ -275,7 +275,7 @@ def test_a_state_of_half_precision_made_by_optax_goes_on(make):
     if name in ("ldog", "mechanize", "polyak_sgd"):
         pytest.skip("made of other arguments, or without such a state")
     params = {"a": jnp.ones(3, jnp.bfloat16)}
-    with optax_rules()[0], optax_rules()[1]:
+    with optax_rules():
         state = getattr(optax.contrib, name)().init(params)
     tx = make()
     _, new = tx.update(params, state, params, value=1.0)
@@ -291,7 +291,7 @@ def test_mechanic_of_other_optimizers_equals_optax(name):
     params, grads = random_tree(0), [random_tree(i) for i in range(1, 6)]
     base, their_base = (getattr(m, name)(1.0) for m in (jopt, optax))
     got, state = run(jopt.mechanize(base, s_init=0.1), params, grads)
-    with optax_rules()[0], optax_rules()[1]:
+    with optax_rules():
         mixed, _ = run(jopt.mechanize(their_base, s_init=0.1), params, grads)
         tx = optax.contrib.mechanize(their_base, s_init=0.1)
         want, their_state = run(tx, params, grads)

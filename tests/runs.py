@@ -1,0 +1,71 @@
+"""Runs of the rows of the catalogue, each computed once a process."""
+
+import contextlib
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jopt
+from tests.catalogue import ROWS, Row
+
+STEPS = 12
+SHAPES = {"w": (4, 6), "stack": (2, 3, 4), "b": (6,), "s": ()}
+
+
+def random_tree(seed, dtype=np.float32, shapes=SHAPES):
+    rng = np.random.default_rng(seed)
+    return {k: jnp.asarray(rng.normal(size=s), dtype) for k, s in shapes.items()}
+
+
+def params_and_grads(dtype=np.float32, steps=STEPS):
+    grads = [random_tree(i + 1, dtype) for i in range(steps)]
+    return random_tree(0, dtype), jax.tree.map(lambda *g: np.stack(g), *grads)
+
+
+def steps_of(tx, params, grads, extra=None):
+    """Parameters, state and all updates after the steps, called one by one."""
+    state, updates = tx.init(params), []
+    for t in range(len(jax.tree.leaves(grads)[0])):
+        g = jax.tree.map(lambda x, t=t: jnp.asarray(x[t]), grads)
+        u, state = tx.update(g, state, params, **(extra(params) if extra else {}))
+        params = jopt.apply_updates(params, u)
+        updates.append(u)
+    return params, state, jax.tree.map(lambda *u: np.stack(u), *updates)
+
+
+def scanned(tx, extra=None):
+    """A function for the same that is one program: most of the time is compiling."""
+
+    @jax.jit
+    def run(params, grads):
+        def step(carry, g):
+            p, state = carry
+            u, state = tx.update(g, state, p, **(extra(p) if extra else {}))
+            return (jopt.apply_updates(p, u), state), u
+
+        (p, state), updates = jax.lax.scan(step, (params, tx.init(params)), grads)
+        return p, state, updates
+
+    return run
+
+
+@functools.cache
+def run_of(row_id: str, dtype: Any):
+    """A row's parameters, state and all updates after the steps, in `dtype`."""
+    row = next(row for row in ROWS if row.id == row_id)
+    with jax.enable_x64(dtype == np.float64):
+        return scanned(row.make(), row.extra)(*params_and_grads(dtype))
+
+
+def first_update(row: Row):
+    return {k: x[0] for k, x in run_of(row.id, np.float32)[2].items()}
+
+
+@contextlib.contextmanager
+def optax_rules():
+    """optax itself needs JAX's looser promotion."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
