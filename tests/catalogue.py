@@ -16,6 +16,7 @@ import optax
 import pytest
 
 import jopt
+from jopt.plan import Rule, node_of, stages
 from tests import references
 from tests.references import conventions
 
@@ -858,22 +859,26 @@ METHODS = {row.name: row for row in reversed(ROWS)}
 
 
 def form_of(tx: Any) -> frozenset[str]:
-    """What an optimizer is made of, in the engine's words: all that it reads of a plan.
+    """What an optimizer is made of, in the engine's words: all that it reads of nodes.
 
     Two of one form run through the same code of the engine.
     """
-    kinds = dict(each="step", by_leaf="by leaf", reduce="reducing", hint="hint")
     found = set()
-    for stage in tx.update.plan.stages:
+    for stage in stages(node_of(tx)):
+        part = stage.part
         if stage.masks:
             found.add("masked")
-        if not hasattr(stage, "reduce"):  # it sees whole trees
-            arguments = tx.update.call.arguments.values()
-            inner = [form_of(x) for x in arguments if hasattr(x, "init")]
-            found |= {"wrapper"}.union(*inner) if inner else {"whole"}
+        if isinstance(part, Rule):
+            kinds = dict(hint=part.hint, slots=part.slots, whole=part.whole)
+            found |= {kind for kind, has in kinds.items() if has}
+            if part.once is None:
+                found.add("elementwise")
+            else:
+                found.add("all leaves" if part.sees_all else "step")
+        elif part.inside:
+            found |= {"wrapper"}.union(*map(form_of, part.inside.values()))
         else:
-            numbers = {word for k, word in kinds.items() if getattr(stage, k)}
-            found |= numbers or {"elementwise"}
+            found.add("trees")
     return frozenset(found)
 
 

@@ -259,8 +259,8 @@ def test_values_are_finite(row, param_dtype, grad_dtype):
 def test_each_form_has_a_row():
     found = set.union(*(set(form_of(row.make())) for row in FORMS.values()))
     assert found == {
-        *("elementwise", "step", "by leaf", "reducing", "hint"),
-        *("whole", "wrapper", "masked"),
+        *("elementwise", "step", "all leaves", "hint", "slots", "whole"),
+        *("trees", "wrapper", "masked"),
     }
     assert "contrib.muon" in FORMS, "the form with matrices"
     extra = set.union(*(set(extra_of(row)) for row in FORMS.values()))
