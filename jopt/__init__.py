@@ -24,7 +24,6 @@ from . import (
 )
 from .base import *
 from .base import only_public_names as _only_public_names
-from .checkpoint import *
 from .deprecated import renamed as _renamed
 from .distributions import *
 from .engine import *

@@ -13,7 +13,7 @@ from .eager import (
     freed as freed,
     is_value as is_value,
 )
-from .fit import Inside as Inside, compare as compare
+from .fit import Inside as Inside, is_class as is_class
 from .leaves import (
     Leaves as Leaves,
     hide as hide,
@@ -25,6 +25,12 @@ from .leaves import (
     types_of as types_of,
 )
 from .once import Once as Once, Rows as Rows
+from .pair import (
+    from_node as from_node,
+    transformation as transformation,
+    whole_tree as whole_tree,
+    wrap as wrap,
+)
 from .placement import at_home as at_home
 from .rule import (
     once_each as once_each,
@@ -38,12 +44,6 @@ from .sums import (
     remember as remember,
     sum_of as sum_of,
     sums_of as sums_of,
-)
-from .pair import (
-    from_node as from_node,
-    transformation as transformation,
-    whole_tree as whole_tree,
-    wrap as wrap,
 )
 from .types import (
     begun_anew as begun_anew,

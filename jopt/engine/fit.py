@@ -16,7 +16,7 @@ import numpy as np
 
 from ..base import EmptyState, GradientTransformationExtraArgs
 from ..boxes import children_of
-from ..kinds import is_nothing, is_value
+from ..kinds import is_namedtuple, is_nothing, is_value
 from ..numerics import compute_dtype, safe_increment
 from ..plan import Rule, Stage, Whole
 from ..tree.matching import beside
@@ -165,7 +165,7 @@ def _check_slot(stage: Stage, slot: dict, leaves: Leaves, i: int, forms: dict) -
 def _types_of_slots(init, shape, dtype) -> dict[str, tuple[list, Any]]:
     """The types and structures of the slots that `init` makes for such a leaf."""
     slots = jax.eval_shape(init, jax.ShapeDtypeStruct(shape, dtype))
-    slots = slots._asdict() if hasattr(slots, "_asdict") else slots
+    slots = slots._asdict() if is_namedtuple(slots) else slots
     return {field: jax.tree.flatten(tree) for field, tree in slots.items()}
 
 
@@ -233,7 +233,8 @@ class Inside:
 jax.tree_util.register_pytree_node(Inside, lambda _: ((), None), lambda *_: Inside())
 
 _STUB = GradientTransformationExtraArgs(
-    lambda params: Inside(), lambda updates, state, params=None, **extra_args: None
+    lambda params: Inside(),
+    lambda updates, state, params=None, **more: (updates, state),
 )
 
 

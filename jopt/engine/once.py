@@ -123,7 +123,7 @@ class Once:
 
     @property
     def params(self) -> Any:
-        """The tree of parameters that this rule sees; of gradients if there are none."""
+        """The tree of parameters that this rule sees, or else of gradients."""
         leaves = self._leaves
         given = leaves.p if leaves.has_params else leaves.g
         view = leaves.view(self._stage.masks)

@@ -172,7 +172,7 @@ class _Step:
         flat = _flatten_chosen(numbers)
         adds = traced and is_last and leaves.has_params
         rules: dict = {}
-        same = [rules.setdefault(w.stage.part.kernel, k) for k, w in enumerate(waiting)]
+        same = [rules.setdefault(w.state.rule.kernel, k) for k, w in enumerate(waiting)]
         groups = collections.defaultdict(dict)  # leaves that one trace is enough for
         for i, takes_part in enumerate(leaves.optimized):
             if not takes_part:
@@ -194,7 +194,7 @@ class _Step:
         for (ks, hints, form, *_), by_row in groups.items():
             rows, alike = zip(*by_row.values())
             step_numbers = Numbers(rows)
-            parts = tuple(waiting[k].stage.part for k in ks)
+            parts = tuple(waiting[k].state.rule for k in ks)
             kernel = kernel_of(
                 self.plan.kernels, parts, hints, form, step_numbers.roles, adds
             )

@@ -32,6 +32,8 @@ class DAdaptAdamWState(NamedTuple):
     numerator_weighted: jax.Array
     count: jax.Array
 
+    measured = ("estim_lr",)  # what `metrics` shows
+
 
 @transformation(
     eps=POSITIVE,

@@ -146,13 +146,14 @@ def scale_by_galore(
             for i, matrix in matrices.items():
                 if bases[i].shape != matrix.basis:
                     raise ValueError(
-                        f"scale_by_galore: the state's 'projector' at {leaves.path(i)} is "
-                        f"{spell(bases[i])}, the gradient is {spell(leaves.g[i])}: was the "
-                        f"state made for other parameters, or a rank other than {rank}?"
+                        f"scale_by_galore: the state's 'projector' at {leaves.path(i)} "
+                        f"is {spell(bases[i])}, the gradient is {spell(leaves.g[i])}: "
+                        "was the state made for other parameters, or a rank other than "
+                        f"{rank}?"
                     )
-            # Whole on every device, so that bits do not depend on how they are split: where
-            # a gradient has fewer directions than the rank, `base_optimizer` makes large
-            # what rounding leaves in the others.
+            # Whole on every device, so that bits do not depend on how they are split:
+            # where a gradient has fewer directions than the rank, `base_optimizer`
+            # makes large what rounding leaves in the others.
             gs = {
                 i: cast(m.of(gathered(leaves.g[i])), bases[i].dtype)
                 for i, m in matrices.items()

@@ -33,6 +33,8 @@ class ProdigyState(NamedTuple):
     numerator_weighted: jax.Array
     count: jax.Array
 
+    measured = ("estim_lr",)  # what `metrics` shows
+
 
 @transformation(
     beta3=DECAY,

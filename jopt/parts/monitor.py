@@ -30,12 +30,16 @@ class SnapshotState(NamedTuple):
 
     measurement: dict[str, Any]
 
+    measured = ("measurement",)  # what `metrics` shows
+
 
 class MonitorState(NamedTuple):
     """What the last step measured, by name, and what the measures remember."""
 
     measurements: dict[str, Any]
     measure_states: tuple[OptState, ...]
+
+    measured = ("measurements",)  # what `metrics` shows
 
 
 @transformation

@@ -25,6 +25,8 @@ class ReduceLROnPlateauState(NamedTuple):
     count: jax.Array
     avg_value: jax.Array
 
+    measured = ("scale",)  # what `metrics` shows
+
 
 @transformation(
     factor=Range(0, 1, open_low=True, open_high=True),

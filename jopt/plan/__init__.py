@@ -22,6 +22,7 @@ from .walk import (
     names_taken as names_taken,
     split as split,
     stages as stages,
+    states_inside as states_inside,
     walk as walk,
 )
 

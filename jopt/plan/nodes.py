@@ -18,6 +18,7 @@ from ..base import (
     OptState,
     with_extra_args_support,
 )
+from ..kinds import is_namedtuple
 from ..settings import Call
 
 __all__ = []
@@ -70,19 +71,19 @@ class Rule(NamedTuple):
         """The slots in what `init` or `update` made: a dict or a NamedTuple."""
         if made is None and not self.slots:
             return {}
-        if hasattr(made, "_asdict"):
-            made = made._asdict()
-        if not isinstance(made, Mapping):
+        given: Any = made._asdict() if is_namedtuple(made) else made
+        fields: Any = getattr(self.state, "_fields", ())
+        if not isinstance(given, Mapping):
             raise TypeError(
                 f"{self.name}: {maker} must make a {self.state.__name__} or a dict of "
                 f"its slots, got {type(made).__name__}"
             )
-        unknown = [f for f in made if f not in self.state._fields]
-        missing = [f for f in self.slots if f not in made]
-        if unknown or missing:
-            words = f"{self.name}: {maker} made {[*made]}, and the slots of "
-            raise ValueError(f"{words}{self.state.__name__} are {[*self.slots]}")
-        return {f: made[f] for f in self.slots}
+        if not (set(given) <= {*fields} and {*given} >= {*self.slots}):
+            raise ValueError(
+                f"{self.name}: {maker} made {[*given]}, and the slots of "
+                f"{self.state.__name__} are {[*self.slots]}"
+            )
+        return {f: given[f] for f in self.slots}
 
 
 class Whole(NamedTuple):

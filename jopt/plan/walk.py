@@ -57,8 +57,21 @@ def names_taken(node: Any) -> frozenset | None:
     own = getattr(node, "takes", frozenset())
     if own is None:
         return None
-    inside = [names_taken(part) for part in node.parts]
-    return None if None in inside else own.union(*inside)
+    for part in node.parts:
+        more = names_taken(part)
+        if more is None:
+            return None
+        own |= more
+    return own
+
+
+def states_inside(node: Any, state: OptState) -> Iterator[tuple[Any, Any]]:
+    """Each rule and each transformation of whole trees with its state, at any depth."""
+    for stage, own in zip(stages(node), split(node, state)):
+        yield stage.part, own
+        if isinstance(stage.part, Whole):
+            for inner, inside in zip(stage.part.parts, stage.part.split(own)):
+                yield from states_inside(inner, inside)
 
 
 def walk(node: Any) -> Iterator[Any]:

@@ -6,27 +6,39 @@ from typing import Any
 import numpy as np
 
 from ..base import OptState
-from ..boxes import unboxed
-from ..tree import NamedTupleKey
+from ..boxes import content, unboxed
+from ..optimizers import ProdigyState
+from ..optimizers.dadapt_adamw import DAdaptAdamWState
+from ..parts import (
+    MonitorState,
+    ReduceLROnPlateauState,
+    ScaleByBacktrackingLinesearchState,
+    ScaleByZoomLinesearchState,
+    SnapshotState,
+)
 from ..tree.states import walk
+from ..wrappers import ApplyIfFiniteState, MetricsState, MultiStepsState
 from .hyperparameters import in_state
 from .names import Entry, named
 
 __all__ = ["metrics"]
 
-# The fields of states that tell how training goes: numbers, or dicts of them by name.
-_MEASURED = (
-    "metrics",  # with_metrics
-    "measurement",  # snapshot
-    "measurements",  # monitor
-    "notfinite_count",  # apply_if_finite
-    "total_notfinite",
-    "gradient_step",  # multi_steps
-    "skip_state",
-    "scale",  # reduce_on_plateau
-    "estim_lr",  # prodigy, dadapt_adamw
-    "learning_rate",  # line searches
-)
+# Classes of states that say what they measure; optax's of these names measure the same.
+_MEASURING = {
+    kind.__name__: kind.measured
+    for kind in (
+        ApplyIfFiniteState,
+        DAdaptAdamWState,
+        MetricsState,
+        MonitorState,
+        MultiStepsState,
+        ProdigyState,
+        ReduceLROnPlateauState,
+        ScaleByBacktrackingLinesearchState,
+        ScaleByZoomLinesearchState,
+        SnapshotState,
+    )
+}
 
 
 def metrics(state: OptState) -> dict[str, Any]:
@@ -37,7 +49,8 @@ def metrics(state: OptState) -> dict[str, Any]:
     `total_notfinite` in all; the steps that `multi_steps` took, `gradient_step`, and
     what it skipped; the learning rate, where a state has it (all of them:
     `hyperparams(state, tx)`), as `scale` that of `reduce_on_plateau`, as `estim_lr`
-    that of `prodigy`. Names are told apart as those of `hyperparams` are.
+    that of `prodigy`. Names are told apart as those of `hyperparams` are. The class of
+    a state says what it measures: in one of your own, `measured = ("field",)`.
 
     Args:
         state: the state of an optimizer.
@@ -59,15 +72,15 @@ def metrics(state: OptState) -> dict[str, Any]:
 
 
 def _measured(state: OptState) -> Iterator[Entry]:
-    for path, value in walk(state):
-        *where, last = path or (None,)
-        if not isinstance(last, NamedTupleKey) or last.name not in _MEASURED:
-            continue
-        if isinstance(value, Mapping):
-            for name, x in unboxed(value).items():
-                yield Entry(tuple(where), name, x)
-        elif np.ndim(value) == 0:
-            yield Entry(tuple(where), last.name, value)
+    for path, node in walk(state):
+        kind = type(node)
+        for field in getattr(kind, "measured", _MEASURING.get(kind.__name__, ())):
+            value = content(getattr(node, field))
+            if isinstance(value, Mapping):
+                for name, x in unboxed(value).items():
+                    yield Entry(path, name, x)
+            elif np.ndim(value) == 0:
+                yield Entry(path, field, value)
     for entry in in_state(state):
         if entry.name == "learning_rate":
             yield entry

@@ -11,7 +11,7 @@ from jax.tree_util import DictKey
 from ..base import Params
 from ..engine import hide, resolve
 from ..kinds import is_transformation
-from ..plan import Chain, Made, Masked, Rule, Whole, split, stages
+from ..plan import Chain, Made, Masked, Rule, Whole, states_inside
 from ..settings import Call, Recorded
 from ..tree import NamedTupleKey, paths
 from ..wrappers.groups import groups, is_of_one_estimate, rules_of_leaves
@@ -57,24 +57,24 @@ class Part(NamedTuple):
 
     def counts(self) -> Iterator[jax.Array]:
         """The numbers of steps in its state, as its rules and wrappers say them."""
-        for stage, state in zip(stages(self.node), split(self.node, self.state)):
-            yield from _counts(stage.part, state)
+        for part, state in states_inside(self.node, self.state):
+            fields = part.counts if isinstance(part, Rule) else [part.count]
+            known = getattr(state, "_fields", ())
+            yield from (getattr(state, f) for f in fields if f in known)
 
     def parts(self) -> list["Part"]:
         """The parts in it, in the order in which they are applied."""
-        part = self
-        if isinstance(self.node, Made):
-            if not self._goes_on():
+        part, call = self, self.call
+        if call is not None:
+            if not self._goes_on(call):
                 return []
             part = self._replace(node=self.node.node)
             several = _is_partition(_without_calls(part.node))
-            if self.call.factory is groups or (
-                several and not _holds_transformations(self.call)
-            ):
-                part = part._replace(maker=self.call)
+            if call.factory is groups or (several and not _holds_transformations(call)):
+                part = part._replace(maker=call)
         return [*_below(part)]
 
-    def _goes_on(self) -> bool:
+    def _goes_on(self, call: Call) -> bool:
         """Whether what it is made of says more than its own call.
 
         A factory that is given transformations does nothing by itself; nor does a mask.
@@ -83,7 +83,7 @@ class Part(NamedTuple):
         if self.is_injected:
             return self.state is None
         node = _without_calls(self.node)
-        if _holds_transformations(self.call):
+        if _holds_transformations(call):
             return True
         if isinstance(node, Masked):
             return isinstance(node.inner, Made)
@@ -202,12 +202,3 @@ def _holds_transformations(call: Call) -> bool:
     required = [call.arguments.get(p.name) for p in given if p.default is p.empty]
     leaves = jax.tree.leaves(required, is_leaf=is_transformation)
     return any(map(is_transformation, leaves))
-
-
-def _counts(part: Any, state: Any) -> Iterator[jax.Array]:
-    fields = part.counts if isinstance(part, Rule) else [part.count]
-    yield from (getattr(state, f) for f in fields if f in getattr(state, "_fields", ()))
-    if isinstance(part, Whole):
-        for inner, inside in zip(part.parts, part.split(state)):
-            for stage, own in zip(stages(inner), split(inner, inside)):
-                yield from _counts(stage.part, own)

@@ -1,7 +1,6 @@
 from ..base import only_public_names as _only_public_names
 from .apply_if_finite import *
 from .conditionally import *
-from .eval_params import *
 from .flatten import *
 from .groups import *
 from .inject import *

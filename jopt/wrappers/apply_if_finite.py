@@ -27,6 +27,8 @@ class ApplyIfFiniteState(NamedTuple):
     total_notfinite: jax.Array
     inner_state: OptState
 
+    measured = ("notfinite_count", "total_notfinite")  # what `metrics` shows
+
 
 @transformation
 def apply_if_finite(

@@ -4,7 +4,7 @@ import inspect
 import itertools
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -284,7 +284,7 @@ def rules_of_leaves(rules: Any, params: Params) -> dict[str, str]:
 # -------------------------------------------------------------------- one estimate
 
 
-def is_of_one_estimate(call: settings.Call, transforms: Mapping) -> bool:
+def is_of_one_estimate(call: settings.Call, transforms: Container) -> bool:
     """Whether the groups of settings are all in `default`, for `hyperparams`."""
     return any(rule.name not in transforms for rule in _named(call.arguments["rules"]))
 

@@ -243,7 +243,8 @@ def inject_hyperparams(
             f"{_WHERE}: static_args names {unknown}, which {_name(inner_factory)} "
             f"does not take; it takes {list(parameters)}"
         )
-    return functools.partial(_make, inner_factory, static, hyperparam_dtype)
+    make: Any = functools.partial(_make, inner_factory, static, hyperparam_dtype)
+    return make  # of which `_Injected` makes the factory
 
 
 def _make(

@@ -52,6 +52,8 @@ class MultiStepsState(NamedTuple):
     acc_grads: Updates
     skip_state: Any = ()
 
+    measured = ("gradient_step", "skip_state")  # what `metrics` shows
+
 
 class ShouldSkipUpdateFunction(Protocol):
     """Tells from gradients whether to ignore them, and keeps notes of it."""
@@ -190,8 +192,8 @@ def multi_steps(
                 new, inner = opt.update(
                     grads, state.inner_opt_state, params, **extra_args
                 )
-                # The accumulators are left as they are, which costs no traffic: the next
-                # call begins anew, whatever they hold.
+                # The accumulators are left as they are, which costs no traffic:
+                # the next call begins anew, whatever they hold.
                 return as_updates(new, updates), state._replace(
                     mini_step=jnp.zeros_like(state.mini_step),
                     gradient_step=safe_increment(state.gradient_step),

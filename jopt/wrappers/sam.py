@@ -160,8 +160,9 @@ def sam(
         def all_steps(g, state, p, *, grad_fn=None, **extra_args):
             if grad_fn is None:
                 raise ValueError(
-                    "sam: grad_fn is missing, the function of parameters and number that "
-                    "opaque_mode needs; call update(grads, state, params, grad_fn=grad_fn)"
+                    "sam: grad_fn is missing, the function of parameters and number "
+                    "that opaque_mode needs; call update(grads, state, params, "
+                    "grad_fn=grad_fn)"
                 )
             q = p
             for i in range(sync_period - 1):

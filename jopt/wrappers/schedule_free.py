@@ -131,7 +131,8 @@ def schedule_free(
             check_state("schedule_free", state, ScheduleFreeState)
             if params is None:
                 raise ValueError(
-                    "schedule_free: params is missing; call update(updates, state, params)"
+                    "schedule_free: params is missing; "
+                    "call update(updates, state, params)"
                 )
             base_state = state.base_optimizer_state
             u, new_state = base.update(updates, base_state, params, **extra_args)

@@ -26,6 +26,8 @@ class MetricsState(NamedTuple):
     metrics: dict[str, jax.Array]
     inner_state: OptState
 
+    measured = ("metrics",)  # what `metrics` shows
+
 
 @transformation
 def with_metrics(
@@ -104,7 +106,7 @@ def _ratio(size: jax.Array, of: jax.Array) -> jax.Array:
 
 def _clip_factor(tx: GradientTransformation) -> Any:
     """A function of the gradients, if the first thing done is to clip all of them."""
-    first = next(stages(node_of(tx)), None)
+    first: Any = next(stages(node_of(tx)), None)
     call = first and first.call
     if not call or call.factory is not clip_by_global_norm or first.masks:
         return None

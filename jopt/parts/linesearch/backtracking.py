@@ -39,6 +39,8 @@ class ScaleByBacktrackingLinesearchState(NamedTuple):
     grad: Updates | None
     info: BacktrackingLinesearchInfo
 
+    measured = ("learning_rate",)  # what `metrics` shows
+
 
 class _Search(NamedTuple):
     count: jax.Array

@@ -41,6 +41,8 @@ class ScaleByZoomLinesearchState(NamedTuple):
     grad: Updates
     info: ZoomLinesearchInfo
 
+    measured = ("learning_rate",)  # what `metrics` shows
+
 
 class _Point(NamedTuple):
     """A point of the line: where it is, the loss there and its slope."""

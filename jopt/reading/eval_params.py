@@ -1,5 +1,6 @@
 """The parameters to evaluate with, whatever averages them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -7,21 +8,22 @@ import jax.numpy as jnp
 
 from ..base import OptState, Params
 from ..boxes import boxed_as, has_boxes, unboxed
-from ..engine import Leaves, in_types_of
+from ..engine import Leaves, in_types_of, is_class
+from ..kinds import is_namedtuple
 from ..parts.average import ParamsEmaState
-from .branch import slots_of
-from .lookahead import LookaheadPlainState, LookaheadState, are_both
-from .sam import SAMState
-from .schedule_free import ScheduleFreeState, average_of
+from ..tree.states import walk
+from ..wrappers.branch import slots_of
+from ..wrappers.lookahead import LookaheadPlainState, LookaheadState, are_both
+from ..wrappers.sam import SAMState
+from ..wrappers.schedule_free import ScheduleFreeState, average_of
 
 __all__ = ["eval_params"]
 
-# Which field of a state holds an average, or what one is made of; by fields, so that
-# states that optax made are known too.
+# Which field of a state holds an average, or what one is made of.
 _SLOTS = {
-    ScheduleFreeState._fields: "z",
-    ParamsEmaState._fields: "average",
-    LookaheadPlainState._fields: "slow",
+    ScheduleFreeState: "z",
+    ParamsEmaState: "average",
+    LookaheadPlainState: "slow",
 }
 
 
@@ -58,16 +60,16 @@ def eval_params(state: OptState, params: Params) -> Params:
     if has_boxes((state, params)):
         found = eval_params(unboxed(state), unboxed(params))
         return boxed_as(params.slow if are_both(params) else params, found)
-    nodes = _nodes(state)
-    of_pairs = {LookaheadState._fields}
+    nodes = [node for _, node in walk(state) if is_namedtuple(node)]
+    of_pairs = {LookaheadState}
     if are_both(params):  # these hold the slow ones, whatever the state began with
-        of_pairs.add(LookaheadPlainState._fields)
-    both = [x for x in nodes if type(x)._fields in of_pairs]
-    averages = [x for x in nodes if type(x)._fields in _SLOTS.keys() - of_pairs]
+        of_pairs.add(LookaheadPlainState)
+    both = [x for x in nodes if _kind(x, of_pairs)]
+    averages = [x for x in nodes if _kind(x, _SLOTS.keys() - of_pairs)]
     if both:
         return _slow(params, both + averages)
     for node in nodes:
-        if type(node)._fields == SAMState._fields and node.cache is not None:
+        if is_class(node, SAMState) and node.cache is not None:
             params = _before_ascent(node, params)
     if not averages:
         return params
@@ -75,7 +77,7 @@ def eval_params(state: OptState, params: Params) -> Params:
     owners: dict[int, str] = {}
     for part in averages:
         name = type(part).__name__
-        slots = slots_of(getattr(part, _SLOTS[type(part)._fields]), params)
+        slots = slots_of(getattr(part, _SLOTS[_kind(part, _SLOTS)]), params)
         for i, slot in enumerate(slots):
             if slot is None or not leaves.optimized[i]:
                 continue
@@ -90,7 +92,7 @@ def eval_params(state: OptState, params: Params) -> Params:
 
 
 def _average(part: Any, slot: Any, p: jax.Array) -> jax.Array:
-    if type(part)._fields == ScheduleFreeState._fields:
+    if is_class(part, ScheduleFreeState):
         return average_of(p, slot, part.b1)
     return in_types_of(p, slot, f"eval_params: the {type(part).__name__}")
 
@@ -122,9 +124,6 @@ def _before_ascent(state: Any, params: Params) -> Params:
     return leaves.tree(leaves.g)
 
 
-def _nodes(state: Any) -> list:
-    """Every NamedTuple of a state, the inner ones too."""
-    is_node = lambda x: x is not state and hasattr(type(x), "_fields")  # noqa: E731
-    nodes = [x for x in jax.tree.leaves(state, is_leaf=is_node) if is_node(x)]
-    own = [state] if hasattr(type(state), "_fields") else []
-    return own + [inner for node in nodes for inner in _nodes(node)]
+def _kind(node: Any, kinds: Iterable[type]) -> Any:
+    """Of which of the classes it is, ours or optax's."""
+    return next((kind for kind in kinds if is_class(node, kind)), None)

@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .base import GradientTransformation, OptState, Params
-from .boxes import children_of, unboxed
-from .engine import at_home
-from .kinds import is_numeric as is_array
-from .parts.combine import check_transformation
-from .tree import paths
-from .words import listed, spell
+from ..base import GradientTransformation, OptState, Params
+from ..boxes import children_of, unboxed
+from ..engine import at_home
+from ..kinds import is_namedtuple, is_numeric as is_array
+from ..parts.combine import check_transformation
+from ..plan import node_of, states_inside
+from ..tree import paths
+from ..words import listed, spell
 
 __all__ = ["StateReport", "load_state_dict", "state_dict"]
 
@@ -47,8 +48,10 @@ def state_dict(tx: GradientTransformation | None, state: OptState) -> dict[str, 
     """The arrays of a state by names that stay when the chain around them changes.
 
     Args:
-        tx: the transformation that made the state, jopt's or optax's. The names come
-            from the state alone, so it may be `None`.
+        tx: the transformation that made the state, jopt's or optax's. It says which
+            fields hold the states of others; if it is `None`, or a wrapper of your own
+            that does not say what is inside, those do that are named `...state`, or
+            have a NamedTuple that is named `...State`.
         state: the state. It may be abstract, to tell a checkpointer what to expect.
 
     Returns:
@@ -69,7 +72,7 @@ def state_dict(tx: GradientTransformation | None, state: OptState) -> dict[str, 
     if tx is not None:
         check_transformation("state_dict", "tx", tx)
     found = {"version": np.array(_VERSION, np.int32)}
-    named = _named("state_dict", state)
+    named = _named("state_dict", state, tx)
     return found | {x.name: _plain(x.leaf) for x in named if x.rest}
 
 
@@ -121,7 +124,7 @@ def load_state_dict(
     missing = [] if "version" in d else ["version"]
     unused = dict.fromkeys(name for name in d if name != "version")
     reshaped, converted, kept = {}, {}, []
-    named = _named_as_in(d, template)
+    named = _named_as_in(d, template, tx)
     sources = _sources(d, named, paths(params))
     for i, entry in enumerate(named):
         name, path, want = entry.name, entry.path, entry.leaf
@@ -174,9 +177,9 @@ class _Named(NamedTuple):
         return self.label + self.rest if self.rest else ""
 
 
-def _named_as_in(d: Mapping, state: OptState) -> list[_Named]:
+def _named_as_in(d: Mapping, state: OptState, tx: Any) -> list[_Named]:
     """By the state's own names, or by optax's if `d` has more of them."""
-    candidates = [_named("load_state_dict", state, of) for of in (type, _optax_s)]
+    candidates = [_named("load_state_dict", state, tx, of) for of in (type, _optax_s)]
     ends = _ends(d)
 
     def unknown(named):
@@ -249,10 +252,12 @@ def _optax_s(state: NamedTuple) -> type:
 
 
 def _named(
-    where: str, state: OptState, class_of: Callable[..., type] = type
+    where: str, state: OptState, tx: Any, class_of: Callable[..., type] = type
 ) -> list[_Named]:
     """The name of every leaf, and the leaf, in order."""
     counts = collections.Counter()
+    state = unboxed(state)
+    held = set() if tx is None else _held(tx, state)
 
     def once(label, kind):
         counts[label, kind] += 1
@@ -261,21 +266,21 @@ def _named(
 
     def in_state(node, label) -> Iterator:
         children = children_of(node) or ()
-        if _is_namedtuple(node):
+        if is_namedtuple(node):
             kind = once(label, _kind(class_of(node).__name__))
             for (key,), child in children:
-                if key.name.endswith(("state", "states")) or _has_states(child):
+                if key.name.endswith(("state", "states")) or _has_states(child, held):
                     yield from in_field(child, label)
                 else:
                     yield from in_tree(child, label, f"{kind}/{key.name}")
-        elif type(node) is tuple or _has_states(node):
+        elif type(node) is tuple or _has_states(node, held):
             for _, child in children:
                 yield from in_state(child, label)
         elif jax.tree.leaves(node):  # of a transformation that names nothing
             yield from in_tree(node, label, once(label, "state"))
 
     def in_field(node, label) -> Iterator:
-        if isinstance(node, Mapping) and _has_states(node):
+        if isinstance(node, Mapping) and _has_states(node, held):
             for key, child in children_of(node) or ():
                 yield from in_state(child, f"{label}{_text(key)}/")
         else:
@@ -288,7 +293,7 @@ def _named(
             full = "/".join(filter(None, words)) if _is_array(leaf) else ""
             yield _Named(label, full, below, leaf)
 
-    named = list(in_state(unboxed(state), ""))
+    named = list(in_state(state, ""))
     often = collections.Counter(x.name for x in named if x.rest)
     twice = [name for name, n in often.items() if n > 1]
     if twice:
@@ -305,15 +310,20 @@ def _kind(name: str) -> str:
     return re.sub("(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def _is_namedtuple(x: Any) -> bool:
-    return isinstance(x, tuple) and hasattr(x, "_fields")
+def _held(tx: GradientTransformation, state: OptState) -> set[int]:
+    """Which nodes of a state are states of what is inside, as the wrappers say."""
+    try:
+        return {id(inner) for _, inner in states_inside(node_of(tx), state)}
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return set()  # it is the state of another transformation
 
 
-def _has_states(tree: Any) -> bool:
-    """Whether there are states in it, known by the name of their class."""
+def _has_states(tree: Any, held: set[int]) -> bool:
+    """Whether there are states in it: of what is inside, or known by their classes."""
 
     def is_state(x):
-        return _is_namedtuple(x) and type(x).__name__.endswith("State")
+        by_name = is_namedtuple(x) and type(x).__name__.endswith("State")
+        return by_name or (is_namedtuple(x) and id(x) in held)
 
     return any(map(is_state, jax.tree.leaves(tree, is_leaf=is_state)))
 
