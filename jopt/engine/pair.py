@@ -15,7 +15,7 @@ from ..base import (
     with_extra_args_support,
 )
 from ..kinds import is_function, is_transformation
-from ..plan import Made, Whole, keywords_of, names_taken, node_of
+from ..plan import Made, Whole, keywords_of, name_of, names_taken, node_of
 from ..tree.devices import are_apart, moved
 from ..words import name_mixed_keys, naming_mixed_keys
 from . import step
@@ -309,5 +309,6 @@ def wrap(
             began_with=began_with,
             leaf_by_leaf=leaf_by_leaf,
             count=count,
+            name=name_of(build),
         )
     )

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from ..base import EmptyState, GradientTransformationExtraArgs
-from ..plan import Rule, keywords_of
+from ..plan import Rule, keywords_of, name_of
 from .once import Once, Rows
 from .pair import from_node
 
@@ -130,14 +130,6 @@ def _rule(
         needs_params=needs_params,
         takes=frozenset(takes),
     )
-
-
-def name_of(function: Callable) -> str:
-    """What a rule is called: by its function, its method's class or its own class."""
-    while hasattr(function, "func"):  # of functools.partial
-        function = function.func
-    name = getattr(function, "__qualname__", type(function).__name__)
-    return name.split(".")[0]
 
 
 def _at_number(each: Callable) -> Callable[[Once], tuple]:

@@ -12,6 +12,7 @@ from .nodes import (
     as_tuple as as_tuple,
     chain_of as chain_of,
     keywords_of as keywords_of,
+    name_of as name_of,
     node_of as node_of,
     nothing as nothing,
 )

@@ -6,6 +6,7 @@ these parts stand; a `Whole` says which transformations it runs inside, and in w
 fields it keeps their states; a `Made` says which call of a factory made what is below.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -104,7 +105,7 @@ class Whole(NamedTuple):
     leaf_by_leaf: bool = False  # whether it does to a leaf what it would to it alone
     count: str = ""  # the field that counts the steps it took, if there is one
     opaque: bool = False
-    name: str = ""  # where it comes from, if it is opaque
+    name: str = ""  # of the function that made it; where it comes from, if opaque
 
     @property
     def parts(self) -> tuple:
@@ -242,3 +243,11 @@ def keywords_of(function: Callable) -> frozenset:
     """The names of the arguments that a function takes by keyword alone."""
     parameters = inspect.signature(function).parameters.values()
     return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+def name_of(function: Callable) -> str:
+    """What messages call it: its own name, its method's class, what it was made in."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", type(function).__name__)
+    return name.split(".")[0]
