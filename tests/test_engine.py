@@ -10,7 +10,6 @@ import optax
 import pytest
 
 import jopt
-from jopt.engine import sums
 
 
 class MeanState(NamedTuple):
@@ -117,7 +116,7 @@ def test_new_parameters_are_made_with_the_updates():
     chex.assert_trees_all_equal(moved, optax.apply_updates(others, u))
     new, u = jax.jit(changed)(others, params)
     chex.assert_trees_all_equal(new, optax.apply_updates(params, u))
-    assert not sums._sums, "nothing is kept when the traces are over"
+    assert not step._sums, "nothing is kept when the traces are over"
 
 
 # -------------------------------------------------------------------------------- eager

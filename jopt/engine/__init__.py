@@ -11,16 +11,11 @@ from .eager import (
     explaining_deletion as explaining_deletion,
     fixed as fixed,
     freed as freed,
-    is_value as is_value,
 )
 from .fit import Inside as Inside, is_class as is_class
 from .leaves import (
     Leaves as Leaves,
     hide as hide,
-    is_complex as is_complex,
-    is_inexact as is_inexact,
-    is_optimizable as is_optimizable,
-    is_own_object as is_own_object,
     resolve as resolve,
     types_of as types_of,
 )
@@ -39,7 +34,7 @@ from .rule import (
     stateless_leaf as stateless_leaf,
 )
 from .skeletons import OtherArguments as OtherArguments
-from .sums import (
+from .step import (
     known_sums as known_sums,
     remember as remember,
     sum_of as sum_of,
@@ -48,7 +43,6 @@ from .sums import (
 from .types import (
     begun_anew as begun_anew,
     in_types_of as in_types_of,
-    is_array as is_array,
     keep_types as keep_types,
     keeps_values as keeps_values,
     lost as lost,

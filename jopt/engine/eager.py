@@ -32,11 +32,6 @@ _NEEDS_VALUES = (
 )
 
 
-def is_traced(tree: Any) -> bool:
-    """Whether there is a tracer among the leaves."""
-    return _of_a_trace(set(map(type, jax.tree.leaves(tree))))
-
-
 def _of_a_trace(kinds: set[type]) -> bool:
     return any(issubclass(kind, Tracer) for kind in kinds)
 

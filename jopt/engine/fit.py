@@ -16,7 +16,7 @@ import numpy as np
 
 from ..base import EmptyState, GradientTransformationExtraArgs
 from ..boxes import children_of
-from ..kinds import is_namedtuple, is_nothing, is_value
+from ..kinds import is_nothing, is_value
 from ..numerics import compute_dtype, safe_increment
 from ..plan import Rule, Stage, Whole
 from ..tree.matching import beside
@@ -40,40 +40,40 @@ class StateParts(NamedTuple):
     whole: dict[str, Any]  # fields that are one for the tree, the counts advanced
     slots: dict[int, dict[str, Any]]  # the other fields, by visible leaf
     forms: dict[tuple[int, str], Any]  # structures of slots whose containers are others
+    absent: frozenset[int] = frozenset()  # leaves that were left out at `init`
 
 
 def read(stage: Stage, state: Any, leaves: Leaves) -> StateParts:
     """The parts of a state, after a look at its method, structure and shapes.
 
     A rule that keeps nothing asks for nothing. A leaf for which the state has `None`
-    takes no part.
+    is absent: it takes no part.
     """
     rule: Any = stage.part
     view = leaves.view(stage.masks)
     slots: dict = {i: {} for i in view.indices}
     if not rule.state._fields:
         return StateParts(rule, state, {}, {}, slots, {})
-    _check_class(stage.name, state, rule.state)
+    if type(state) is not rule.state:
+        _check_class(stage.name, state, rule.state)
     treedefs = {}
     for f in rule.slots:
         column, treedefs[f] = _column(stage, f, getattr(state, f), view, leaves)
         for i, x in zip(view.indices, column):
             slots[i][f] = x
     optimized = [i for i in slots if leaves.optimized[i]] if rule.slots else []
-    present = [i for i in optimized if not is_absent(slots[i])]
+    present = [i for i in optimized if any([x is not None for x in slots[i].values()])]
     forms = {}
     for i in present or optimized:  # a state without any slot was made for other leaves
         _check_slot(stage, slots[i], leaves, i, forms)
     whole = {f: getattr(state, f) for f in (*rule.whole, *rule.counts)}
     for f, x in whole.items():
-        check_leaf(f"{stage.name}: the state's {f!r}", x, _type_of_whole(rule, f))
+        like = COUNT if f in rule.counts else _type_of_whole(rule, f)
+        if not is_like(x, like):
+            check_leaf(f"{stage.name}: the state's {f!r}", x, like)
     whole |= {f: _advanced(whole[f]) for f in rule.counts}
-    return StateParts(rule, state, treedefs, whole, slots, forms)
-
-
-def is_absent(slot: dict[str, Any]) -> bool:
-    """Whether the state was made where this leaf was left out."""
-    return bool(slot) and all(x is None for x in slot.values())
+    absent = frozenset(optimized).difference(present)
+    return StateParts(rule, state, treedefs, whole, slots, forms, absent)
 
 
 _advanced = jax.jit(safe_increment, inline=True)  # one call to trace, not three
@@ -165,13 +165,11 @@ def _check_slot(stage: Stage, slot: dict, leaves: Leaves, i: int, forms: dict) -
 def _types_of_slots(init, shape, dtype) -> dict[str, tuple[list, Any]]:
     """The types and structures of the slots that `init` makes for such a leaf."""
     slots = jax.eval_shape(init, jax.ShapeDtypeStruct(shape, dtype))
-    slots = slots._asdict() if is_namedtuple(slots) else slots
+    slots: Any = slots if isinstance(slots, dict) else slots._asdict()
     return {field: jax.tree.flatten(tree) for field, tree in slots.items()}
 
 
 def _type_of_whole(rule: Rule, field: str) -> Any:
-    if field in rule.counts:
-        return COUNT
     start = rule.whole[field]
     some = [jax.ShapeDtypeStruct((), jnp.float32)]
     if callable(start):

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from ..base import OptState, Params
 from ..compat import Tracer, shard_alike
+from ..kinds import is_own_object
 from ..numerics import compute_dtype
 from ..plan import Rule, Stage, join
-from .leaves import Leaves, hide, is_own_object, resolve, types_of
+from .leaves import Leaves, hide, resolve, types_of
 from .once import precision_of, widened
 from .placement import at_home
 from .step import Plan

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..compat import set_xla_metadata
+from ..kinds import is_complex, is_inexact
 from ..numerics import cast, compute_dtype
 from ..plan import Rule
 from ..sharding import split_as
@@ -17,11 +18,11 @@ from ..words import spell
 from .batches import batching, is_worth_a_batch, reduces, stack, unstack
 from .calls import WIDTH, chunks
 from .eager import call_compiled
-from .leaves import is_complex, is_inexact
-from .sums import added
 from .types import keeps_values, lost
 
 __all__ = []
+
+_FEW = 6  # calls that to write as one would not make fewer
 
 
 def kernel_of(
@@ -33,7 +34,7 @@ def kernel_of(
     it is to the kernel. Calls of it give the update, the slots and, if it `adds` and
     the call is not written out, the new parameter.
     """
-    key = (*(rule.kernel for rule in rules), hints, form, roles, adds)
+    key = tuple([(r.update, r.state) for r in rules]), hints, form, roles, adds
     if key not in kernels:
 
         def leaf(g, slots, p, own, shared):
@@ -81,6 +82,8 @@ def _calls_of(leaf: Callable, adds: bool) -> Callable:
     def calls(given: list, own: list, shared: list) -> Iterator[tuple]:
         if len(given) == 1:
             return iter([(*leaf(*given[0], own[0], shared), None)])
+        if len(given) < _FEW:
+            return iter([one(*x, n, shared) for x, n in zip(given, own)])
         together, width = many, None
         if len(given) >= WIDTH and is_worth_it(given, own, shared):
             together, width = batch, WIDTH
@@ -107,6 +110,13 @@ def _calls_of(leaf: Callable, adds: bool) -> Callable:
         return own[:1] if all(x is own[0] for x in own) else own
 
     return calls
+
+
+def added(p: jax.Array, u: jax.Array) -> jax.Array:
+    """`p + u`, rounded once, to the type of `p`."""
+    dtype = compute_dtype(p.dtype, u.dtype)
+    # lax.add and not `+`: traced once for every leaf, this is most of the cost.
+    return _as(p, jax.lax.add(_in(dtype, p), _in(dtype, u)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,17 +177,16 @@ class Numbers:
 
     def __init__(self, rows: Sequence[list]):
         first, *others = rows
-        self.roles = tuple(
-            self._role(x, [row[i] for row in others]) for i, x in enumerate(first)
-        )
+        columns = zip(first, *others)
+        self.roles = tuple([self._role(x, more) for x, *more in columns])
         self.shared = [x for x, r in zip(first, self.roles) if r == self.SHARED]
 
     @classmethod
     def _role(cls, first: Any, others: list) -> Any:
-        constant = type(first), first
         if not isinstance(first, int | float):
-            return cls.SHARED if all(x is first for x in others) else cls.OWN
-        return constant if all((type(x), x) == constant for x in others) else cls.OWN
+            return cls.OWN if [x for x in others if x is not first] else cls.SHARED
+        constant = type(first), first
+        return cls.OWN if [x for x in others if (type(x), x) != constant] else constant
 
     def own(self, row: list) -> list:
         """Those of a row that are its leaves' own."""
@@ -213,14 +222,20 @@ def _apply(rule: Rule, hint, u, slot, p, whole, numbers, dtype):
             "an update must have the shape of its gradient"
         )
     new = jnp.asarray(new)
-    if not keeps_values(new, dtype):
+    if new.dtype != dtype and not keeps_values(new, dtype):
         raise TypeError(
             f"{rule.name}: the rule turned {spell(u)} into {spell(new)}; "
             f"{lost(new.dtype, dtype)} would be lost"
         )
-    out = rule.slots_of(s, "the rule")
+    known = type(s) is rule.state  # nearly always
+    out = (
+        {f: getattr(s, f) for f in rule.slots}
+        if known
+        else rule.slots_of(s, "the rule")
+    )
     like = functools.partial(_as_slot, rule.name)
-    return cast(new, dtype), jax.tree.map(like, slot, out)
+    new = new if new.dtype == dtype else cast(new, dtype)
+    return new, jax.tree.map(like, slot, out)
 
 
 def _in(dtype: Any, x: Any) -> Any:
@@ -242,6 +257,8 @@ def _as(old: jax.Array, new: jax.Array) -> jax.Array:
 
 def _as_slot(name: str, old: jax.Array, new: Any) -> jax.Array:
     new = jnp.asarray(new)
+    if jax.typeof(new) == jax.typeof(old):
+        return new  # nearly always
     same_shape = new.shape == old.shape
     if same_shape and keeps_values(new, old.dtype):
         return _as(old, new)

@@ -1,6 +1,5 @@
 """The leaves of gradients and parameters, side by side, checked, and under masks."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,10 +8,19 @@ import jax.numpy as jnp
 
 from ..base import MaskedNode, Params, Updates
 from ..boxes import flatten_with_path
+from ..compat import Tracer
+from ..kinds import (
+    is_complex,
+    is_inexact,
+    is_none,
+    is_optimizable,
+    is_own_object,
+    is_value,
+)
 from ..plan import Mask
 from ..tree import select
 from ..words import explain, keystr, of_a_pair, spell
-from .eager import deleted, is_deleted, is_value
+from .eager import deleted, is_deleted
 from .types import strong
 
 __all__ = []
@@ -44,7 +52,7 @@ class Leaves:
             self.p, self.treedef = jax.tree.flatten(params)
             self.g = _flatten_up_to(self.treedef, updates, params, "updates", "params")
         else:
-            is_leaf = None if updates is None else _is_none
+            is_leaf = None if updates is None else is_none
             self.g, self.treedef = jax.tree.flatten(updates, is_leaf=is_leaf)
             self.p = [None] * len(self.g)
         self.has_params = params is not None
@@ -172,6 +180,14 @@ class Leaves:
         return self.treedef.unflatten(leaves)
 
 
+def is_traced(tree: Any) -> bool:
+    """Whether there is a tracer among the leaves."""
+    for kind in set(map(type, jax.tree.leaves(tree))):
+        if issubclass(kind, Tracer):
+            return True
+    return False
+
+
 def _flatten_up_to(treedef, tree, like, name, like_name) -> list:
     try:
         return treedef.flatten_up_to(tree)
@@ -193,14 +209,6 @@ def _fits(updates: Updates, params: Params) -> bool:
         or getattr(p, "shape", None) == getattr(g, "shape", () if is_value(g) else None)
         for p, g in zip(ps, gs)
     )
-
-
-def is_own_object(p: Any) -> bool:
-    """Whether a leaf is no array, but an object of the program's own with its type."""
-    if isinstance(p, jax.Array) or is_value(p) or isinstance(p, jax.ShapeDtypeStruct):
-        return False
-    is_array = hasattr(p, "__array__") or hasattr(p, "__jax_array__")
-    return hasattr(p, "shape") and hasattr(p, "dtype") and not is_array
 
 
 def resolve(mask: Mask, tree: Any, labels: Any = None) -> Any:
@@ -231,11 +239,11 @@ def hide(
         return subtree if keep is None or keep else MaskedNode()
 
     try:
-        hidden = jax.tree.map(one, shown, tree, is_leaf=_is_none)
+        hidden = jax.tree.map(one, shown, tree, is_leaf=is_none)
     except (ValueError, TypeError):
         raise ValueError(explain(name, shown, "params", tree)) from None
     if unsaid:
-        said = jax.tree_util.tree_flatten_with_path(shown, is_leaf=_is_none)[0]
+        said = jax.tree_util.tree_flatten_with_path(shown, is_leaf=is_none)[0]
         where = ", ".join(keystr(path) for path, keep in said if keep is None)
         raise ValueError(
             f"{name} is None at {where}, where params has leaves: it must say "
@@ -250,12 +258,14 @@ def unhide(shown: Any, inner: Any, outer: Any) -> Any:
     def one(keep, new, old):
         return new if keep is None or keep else old
 
-    return jax.tree.map(one, shown, inner, outer, is_leaf=_is_none)
+    return jax.tree.map(one, shown, inner, outer, is_leaf=is_none)
 
 
 def as_array(x: Any, leaves: Leaves, i: int, name: str) -> jax.Array:
     """Arrays, and numbers of Python and NumPy, as arrays of a strong type."""
     if isinstance(x, jax.Array):
+        if isinstance(x, Tracer) and not jax.typeof(x).weak_type:
+            return x  # nearly always
         if is_deleted(x):
             raise ValueError(deleted(f"{name} at {leaves.path(i)}", x))
         return strong(x)
@@ -304,12 +314,10 @@ def _check_root(name: str, tree: Any) -> None:
         )
 
 
-def _is_none(x: Any) -> bool:
-    return x is None
-
-
 def _is_untouched(p: Any, g: Any) -> bool:
     """Whether a leaf cannot be optimized, so that it is left alone."""
+    if isinstance(p, jax.Array):
+        return not is_inexact(p.dtype)
     if p is not None:
         return not is_optimizable(p)
     dtype = getattr(g, "dtype", None)  # without parameters a gradient must tell
@@ -318,22 +326,3 @@ def _is_untouched(p: Any, g: Any) -> bool:
         or (dtype is not None and jnp.issubdtype(dtype, jax.dtypes.extended))
         or (callable(g) and not hasattr(g, "shape"))
     )
-
-
-def is_optimizable(p: Any) -> bool:
-    if isinstance(p, (bool, int)):
-        return False
-    if isinstance(p, (float, complex)):
-        return True
-    dtype = getattr(p, "dtype", None)
-    return dtype is not None and is_inexact(dtype)
-
-
-@functools.cache
-def is_inexact(dtype: Any) -> bool:
-    return jnp.issubdtype(dtype, jnp.inexact)
-
-
-@functools.cache
-def is_complex(dtype: Any) -> bool:
-    return jnp.issubdtype(dtype, jnp.complexfloating)

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..kinds import is_complex, is_inexact
 from ..numerics import cast, compute_dtype
 from ..plan import Stage
-from .fit import StateParts, is_absent
-from .leaves import Leaves, is_complex, is_inexact
+from .fit import StateParts
+from .leaves import Leaves
 
 __all__ = []
 
@@ -80,8 +81,8 @@ class Once:
     @property
     def indices(self) -> list[int]:
         """Which of these take part."""
-        slots, optimized = self._parts.slots, self._leaves.optimized
-        return [i for i, slot in slots.items() if optimized[i] and not is_absent(slot)]
+        parts, optimized = self._parts, self._leaves.optimized
+        return [i for i in parts.slots if optimized[i] and i not in parts.absent]
 
     @property
     def raw_gs(self) -> list[jax.Array]:

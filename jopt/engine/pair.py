@@ -19,8 +19,9 @@ from ..plan import Made, Whole, keywords_of, name_of, names_taken, node_of
 from ..tree.devices import are_apart, moved
 from ..words import name_mixed_keys, naming_mixed_keys
 from . import step
-from .eager import are_values, as_it_is_now, call_compiled, is_traced
+from .eager import are_values, as_it_is_now, call_compiled
 from .init import init
+from .leaves import is_traced
 from .purity import is_pure, is_pure_call
 from .questions import questions_of
 from .skeletons import OtherArguments
@@ -50,7 +51,9 @@ class Update(settings.Recorded):
 
     __slots__ = ("_eager", "node", "plan")
 
-    __name__ = "update"  # what JAX calls it in messages
+    # What JAX calls it in messages, and where it says that it is written.
+    __name__ = "update"
+    __code__ = step.update.__code__
 
     def __init__(self, plan: step.Plan, call: settings.Call | None):
         self.plan, self.node, self.call = plan, plan.node, call
@@ -75,6 +78,11 @@ class Update(settings.Recorded):
             given = dict(self=self, updates=updates, state=state, params=params)
             name_mixed_keys(error, given)
             raise
+
+    def __hash__(self) -> int:
+        return id(self) if self.call is None else self.call.hash
+
+    __eq__ = settings.Recorded.__eq__
 
     @property
     def eager(self) -> "_Eager":

@@ -20,6 +20,7 @@ def per_leaf(
     *,
     once: Callable[[Once], tuple[Any, dict[str, Any]]] | None = None,
     each: Callable[..., Any] | None = None,
+    numbers: Any = None,
     reduce: Callable[[list[Any], list[Any]], Any] | None = None,
     hint: Callable[[Any], Any] | None = None,
     by_leaf: Callable[..., list[Any]] | None = None,
@@ -54,6 +55,8 @@ def per_leaf(
             of the update.
         each: `each(t) -> numbers`, the short form of `once` for what depends on the
             number of the step alone, one argument for each of `counts`.
+        numbers: what every leaf needs to know at every step alike: as an argument it
+            costs equal rules no trace of their own.
         reduce: `reduce(gs, ps) -> numbers`, that for the lists of all leaves alone, in
             their own dtypes.
         by_leaf: `by_leaf(params, *t) -> list` of numbers: one entry for each leaf of
@@ -69,8 +72,8 @@ def per_leaf(
         The transformation.
 
     Raises:
-        ValueError: more than one of `once`, `each`, `reduce` and `by_leaf` is given, or
-            a field of `whole` is not one of `state`.
+        ValueError: more than one of `once`, `each`, `numbers`, `reduce` and `by_leaf`
+            is given, or a field of `whole` is not one of `state`.
 
     Example:
         >>> class SignState(NamedTuple):
@@ -85,27 +88,26 @@ def per_leaf(
         ({'w': Array([1., 1.], dtype=float32)}, SignState(mu={'w': Array([0.1, 0.1], \
 dtype=float32)}))
     """
-    if sum(f is not None for f in (once, each, reduce, by_leaf)) > 1:
+    if sum(f is not None for f in (once, each, numbers, reduce, by_leaf)) > 1:
         raise ValueError(
-            "per_leaf: give one of once, each, reduce and by_leaf, not more"
+            "per_leaf: give one of once, each, numbers, reduce and by_leaf, not more"
         )
     sees_all = once is not None or reduce is not None
-    if each is not None:
-        once = _at_number(each)
-    elif reduce is not None:
+    if reduce is not None:
         once = _over_leaves(reduce)
     elif by_leaf is not None:
         once = _by_leaf(by_leaf)
+    rule = _rule(state, init, update, counts, whole or {}, needs_params)
     return from_node(
-        _rule(
-            state, init, update, once, hint, counts, whole or {}, needs_params, sees_all
+        rule._replace(
+            numbers=numbers, each=each, once=once, hint=hint, sees_all=sees_all
         )
     )
 
 
 def _rule(
-    state, init, update, once, hint, counts, whole, needs_params, sees_all, takes=()
-):
+    state: Any, init: Any, update: Any, counts: tuple, whole: dict, needs_params: bool
+) -> Rule:
     fields = getattr(state, "_fields", None)
     if fields is None:
         raise TypeError(f"per_leaf: state must be a NamedTuple class, got {state!r}")
@@ -124,16 +126,8 @@ def _rule(
         slots=slots,
         counts=counts,
         whole=whole,
-        once=once,
-        hint=hint,
-        sees_all=sees_all,
         needs_params=needs_params,
-        takes=frozenset(takes),
     )
-
-
-def _at_number(each: Callable) -> Callable[[Once], tuple]:
-    return lambda at: (each(*at.counts), {})
 
 
 def _over_leaves(reduce: Callable) -> Callable[[Once], tuple]:
@@ -147,24 +141,24 @@ def _by_leaf(by_leaf: Callable) -> Callable[[Once], tuple]:
 def stateless_leaf(
     update: Callable[..., jax.Array],
     *,
-    each: Callable[[], Any] | None = None,
+    numbers: Any = None,
     reduce: Callable[[list, list], Any] | None = None,
     needs_params: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Lifts `update(g, p) -> u`, a rule that keeps nothing, to pytrees.
 
-    What `each()` or `reduce(gs, ps)` returned is its third argument, if there is one.
+    The numbers, or what `reduce(gs, ps)` returned, are its third argument.
     """
 
-    def rule(g, s, p, *numbers):
-        return update(g, p, *numbers), s
+    def rule(g, s, p, *more):
+        return update(g, p, *more), s
 
     rule.__qualname__ = update.__qualname__
     return per_leaf(
         EmptyState,
         lambda p: {},
         rule,
-        each=each,
+        numbers=numbers,
         reduce=reduce,
         needs_params=needs_params,
     )
@@ -206,11 +200,8 @@ def per_tree(
         return Rows([number(owns[i]) for i in at.visible]), new
 
     takes = keywords_of(reduce) - {"hints", "owns"}
-    counts = ("count",)
-    rule = _rule(
-        state, init, update, once, hint, counts, whole or {}, needs_params, True, takes
-    )
-    return from_node(rule)
+    rule = _rule(state, init, update, ("count",), whole or {}, needs_params)
+    return from_node(rule._replace(once=once, hint=hint, sees_all=True, takes=takes))
 
 
 def once_each(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

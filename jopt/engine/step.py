@@ -8,6 +8,7 @@ of the gradients, and every slot of the state keeps the dtype that `init` gave i
 
 import collections
 import functools
+import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,27 +17,32 @@ import jax
 from ..base import OptState, Params, Updates
 from ..compat import Tracer
 from ..plan import Rule, Stage, Whole, join, split, stages
-from .fit import StateParts, check_whole, is_absent, read, write
-from .kernel import Numbers, computed_once, eager, kernel_of
-from .leaves import Leaves, hide, resolve, unhide
+from .fit import StateParts, check_whole, read, write
+from .kernel import Numbers, added, computed_once, eager, kernel_of
+from .leaves import Leaves, hide, is_traced, resolve, unhide
 from .once import Once, Rows
-from .sums import remember
 
 __all__ = []
 
 
 class Plan:
-    """The stages of a node, and the kernels that were made for them."""
+    """The stages of a node, found when they are needed, and kernels made for them."""
 
-    __slots__ = ("kernels", "needs_params", "node", "stages")
+    __slots__ = ("_stages", "kernels", "needs_params", "node")
 
     def __init__(self, node: Any):
-        self.node = node
-        self.stages: tuple[Stage, ...] = (*stages(node),)
+        self.node, self._stages = node, None
         self.kernels: dict = {}
-        self.needs_params = any(
-            isinstance(s.part, Rule) and s.part.needs_params for s in self.stages
-        )
+
+    @property
+    def stages(self) -> list[Stage]:
+        if self._stages is None:
+            self._stages = [*stages(self.node)]
+            rules: list[Any] = [
+                s.part for s in self._stages if isinstance(s.part, Rule)
+            ]
+            self.needs_params = any([rule.needs_params for rule in rules])
+        return self._stages
 
 
 def update(
@@ -54,8 +60,8 @@ def update(
         take = step.wait if isinstance(stage.part, Rule) else step.call
         done.append(take(k, stage, old))
     step.run(is_last=True)
-    new = (write(x) if isinstance(x, StateParts) else x for x in done)
-    return step.updates, join(plan.node, new, state)
+    new = [write(x) if isinstance(x, StateParts) else x for x in done]
+    return step.updates, join(plan.node, iter(new), state)
 
 
 class _Waiting(NamedTuple):
@@ -129,8 +135,10 @@ class _Step:
         hints = [None] * len(leaves.g)
         if rule.hint is not None:
             hints = leaves.treedef.flatten_up_to(rule.hint(leaves.reference))
-        numbers = None
-        if rule.once is not None:
+        numbers = rule.numbers
+        if rule.each is not None:
+            numbers = rule.each(*[parts.whole[f] for f in rule.counts])
+        elif rule.once is not None:
             once = Once(stage, parts, leaves, hints, self.run, self.extra_args)
             numbers, whole = once.ask()
             parts.whole.update(whole)
@@ -146,11 +154,13 @@ class _Step:
 
     def _read(self, k: int) -> Leaves:
         """The leaves, for the rules from `k` to the next whole tree."""
-        rest: list = [stage.part for stage in self.plan.stages[k:]]
-        ends = (i for i, part in enumerate(rest) if isinstance(part, Whole))
-        rules = rest[: next(ends, len(rest))]
+        rules: list[Any] = []
+        for stage in self.plan.stages[k:]:
+            if isinstance(stage.part, Whole):
+                break
+            rules.append(stage.part)
         updates = self._updates
-        if updates is None and not any(rule.slots for rule in rules):
+        if updates is None and not any([rule.slots for rule in rules]):
             updates = jax.tree.map(lambda p: None, self.params)
         return Leaves.reading(updates, self.params, self.plan.needs_params)
 
@@ -163,44 +173,39 @@ class _Step:
         assert leaves is not None
         numbers = [(w.state.whole, w.rows) for w in waiting]
         slots = [w.state.slots for w in waiting]
-        traced = any(
-            isinstance(x, Tracer)
-            for x in jax.tree.leaves((leaves.g, numbers, leaves.p, slots))
-        )
+        traced = is_traced((leaves.g, numbers, leaves.p, slots))
         if traced:
             numbers = computed_once(numbers)
         flat = _flatten_chosen(numbers)
         adds = traced and is_last and leaves.has_params
         rules: dict = {}
-        same = [rules.setdefault(w.state.rule.kernel, k) for k, w in enumerate(waiting)]
+        for k, w in enumerate(waiting):
+            rules.setdefault((w.state.rule.update, w.state.rule.state), k)
+        same = [rules[w.state.rule.update, w.state.rule.state] for w in waiting]
         groups = collections.defaultdict(dict)  # leaves that one trace is enough for
         for i, takes_part in enumerate(leaves.optimized):
             if not takes_part:
                 continue
-            ks = tuple(k for k, some in enumerate(slots) if i in some)
-            if any(is_absent(slots[k][i]) for k in ks):
-                leaves.g[i] = None
+            ks = tuple([k for k, some in enumerate(slots) if i in some])
+            if any([i in waiting[k].state.absent for k in ks]):
+                leaves.g[i], leaves.optimized[i] = None, False
             elif ks:
                 leaves.check_complex(i)
-                row, form = flat(ks, tuple(waiting[k].row_of.get(i, 0) for k in ks))
-                key = (
-                    *(
-                        tuple(same[k] for k in ks),
-                        tuple(waiting[k].hints[i] for k in ks),
-                    ),
-                    *(form, leaves.g[i].shape, leaves.g[i].dtype),
-                )
+                row, form = flat(ks, tuple([waiting[k].row_of.get(i, 0) for k in ks]))
+                hints = tuple([waiting[k].hints[i] for k in ks])
+                kind = leaves.g[i].shape, leaves.g[i].dtype
+                key = tuple([same[k] for k in ks]), hints, form, kind
                 groups[key].setdefault(id(row), (row, []))[1].append((i, ks))
-        for (ks, hints, form, *_), by_row in groups.items():
+        for (ks, hints, form, _), by_row in groups.items():
             rows, alike = zip(*by_row.values())
             step_numbers = Numbers(rows)
-            parts = tuple(waiting[k].state.rule for k in ks)
+            parts = tuple([waiting[k].state.rule for k in ks])
             kernel = kernel_of(
                 self.plan.kernels, parts, hints, form, step_numbers.roles, adds
             )
             group = [leaf for some in alike for leaf in some]
             given = [
-                (leaves.g[i], tuple(slots[k][i] for k in ks), leaves.p[i])
+                (leaves.g[i], tuple([slots[k][i] for k in ks]), leaves.p[i])
                 for i, ks in group
             ]
             own = [
@@ -236,3 +241,42 @@ def _hidden_alike(shown: Any, extra_args: dict) -> dict:
         except ValueError:
             continue  # a loss, a function
     return hidden
+
+
+# ------------------------------------------------------------------ the new parameters
+
+# A sum of parameter and update that is made inside of a call or a branch with the
+# update costs no equation and no pass of its own. Whoever calls `apply_updates` with
+# these very tracers finds it: id(u) -> (u, p, p + u), while u lives.
+_sums: dict[int, tuple[weakref.ref, jax.Array, jax.Array]] = {}
+
+
+def sums_of(params: Params, updates: Updates) -> list[jax.Array]:
+    """`p + u` of the leaves that are updated."""
+    return [sum_of(p, u) for p, u in Leaves(updates, params).pairs()]
+
+
+def sum_of(p: jax.Array, u: jax.Array) -> jax.Array:
+    """`p + u`, the one that is known already or a new one."""
+    known = _sums.get(id(u))
+    return known[2] if known is not None and known[1] is p else added(p, u)
+
+
+def known_sums(params: Params, updates: Updates) -> Params | None:
+    """`params + updates` if that of every leaf is known; they were checked before."""
+    us, treedef = jax.tree.flatten(updates)
+    known = [k for k in (_sums.get(id(u)) for u in us) if k is not None]
+    if len(known) < len(us) or jax.tree.structure(params) != treedef:
+        return None
+    if any(k[1] is not p for k, p in zip(known, jax.tree.leaves(params))):
+        return None
+    return treedef.unflatten([k[2] for k in known])
+
+
+def remember(p: jax.Array, u: jax.Array, total: jax.Array) -> None:
+    """Notes a parameter, its update and their sum.
+
+    The sum may not have been made from the very tracer `u`: both would live for ever.
+    """
+    if isinstance(u, Tracer):
+        _sums[id(u)] = weakref.ref(u, functools.partial(_sums.pop, id(u))), p, total

@@ -49,7 +49,7 @@ def clip(max_delta: float) -> GradientTransformationExtraArgs:
     def clip(g, p, max_delta):
         return clip_elements(g, max_delta)
 
-    return stateless_leaf(clip, each=lambda: max_delta)
+    return stateless_leaf(clip, numbers=max_delta)
 
 
 @transformation
@@ -129,7 +129,7 @@ def clip_by_block_rms(threshold: float) -> GradientTransformationExtraArgs:
     def clip_by_block_rms(g, p, threshold):
         return shrink(g, rms(g), threshold)
 
-    return stateless_leaf(clip_by_block_rms, each=lambda: threshold)
+    return stateless_leaf(clip_by_block_rms, numbers=threshold)
 
 
 def clip_elements(x: Any, bound: Any) -> jax.Array:
@@ -258,5 +258,5 @@ def adaptive_grad_clip(
         return shrink(g, unitwise_norm(g, axis), max_norm)
 
     return stateless_leaf(
-        adaptive_grad_clip, each=lambda: (clipping, eps), needs_params=True
+        adaptive_grad_clip, numbers=(clipping, eps), needs_params=True
     )

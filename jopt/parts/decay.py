@@ -18,7 +18,7 @@ from ..settings import (
     Range,
     check_numbers,
     is_scheduled,
-    products,
+    product,
     rules_as_tree,
 )
 from ..tree import select, values_of
@@ -84,8 +84,8 @@ def decayed(
 ) -> GradientTransformationExtraArgs:
     """Adds a multiple of the parameters: the factor times all of the settings."""
     state = WeightDecaySchedule if is_scheduled(settings) else EmptyState
-    numbers = products("add_decayed_weights", factor, **settings)
-    tx = per_leaf(state, lambda p: {}, _plus_decay, by_leaf=numbers, needs_params=True)
+    numbers = product("add_decayed_weights", factor, **settings)
+    tx = per_leaf(state, lambda p: {}, _plus_decay, **numbers, needs_params=True)
     return tx if mask is None else masked(tx, mask)
 
 
@@ -102,8 +102,8 @@ def proximal_decay(mask: MaskOrFn, **settings: Any) -> GradientTransformationExt
     `k` is the product of the settings. It comes last, for it takes whole steps.
     """
     state = WeightDecaySchedule if is_scheduled(settings) else EmptyState
-    numbers = products("add_decayed_weights", 1, **settings)
-    tx = per_leaf(state, lambda p: {}, _proximal, by_leaf=numbers, needs_params=True)
+    numbers = product("add_decayed_weights", 1, **settings)
+    tx = per_leaf(state, lambda p: {}, _proximal, **numbers, needs_params=True)
     return tx if mask is None else masked(tx, mask)
 
 

@@ -130,7 +130,7 @@ def scale_by_param_block_norm(
         return g * jnp.maximum(norm(p), min_scale)
 
     return stateless_leaf(
-        scale_by_param_block_norm, each=lambda: min_scale, needs_params=True
+        scale_by_param_block_norm, numbers=min_scale, needs_params=True
     )
 
 
@@ -163,5 +163,5 @@ def scale_by_param_block_rms(
         return g * jnp.maximum(rms(p), min_scale)
 
     return stateless_leaf(
-        scale_by_param_block_rms, each=lambda: min_scale, needs_params=True
+        scale_by_param_block_rms, numbers=min_scale, needs_params=True
     )

@@ -14,10 +14,9 @@ from ..base import (
     Schedule,
 )
 from ..engine import per_leaf, stateless_leaf, transformation
-from ..kinds import is_leaf
 from ..numerics import norm
 from ..plan import Rule, node_of, stages
-from ..settings import Range, is_scheduled, products, scheduled
+from ..settings import Range, is_scheduled, product, scheduled
 from .combine import chain
 from .decay import decay_parts
 
@@ -66,10 +65,8 @@ def scale(step_size: PerLeaf) -> GradientTransformationExtraArgs:
             "scale: step_size must be a number, got a function; for a schedule use "
             "scale_by_schedule, or scale_by_learning_rate with flip_sign=False"
         )
-    if is_leaf(step_size):
-        return per_leaf(EmptyState, lambda p: {}, _times, each=lambda: step_size)
-    numbers = products("scale", 1, step_size=step_size)
-    return per_leaf(EmptyState, lambda p: {}, _times, by_leaf=numbers)
+    numbers = product("scale", 1, step_size=step_size)
+    return per_leaf(EmptyState, lambda p: {}, _times, **numbers)
 
 
 @transformation(step_size_fn=None)
@@ -146,8 +143,8 @@ def scale_by_learning_rate(
     if learning_rate is None:
         return scale(sign)
     state = ScaleByScheduleState if is_scheduled(learning_rate) else EmptyState
-    numbers = products("scale_by_learning_rate", sign, learning_rate=learning_rate)
-    return per_leaf(state, lambda p: {}, _times_rate, by_leaf=numbers)
+    numbers = product("scale_by_learning_rate", sign, learning_rate=learning_rate)
+    return per_leaf(state, lambda p: {}, _times_rate, **numbers)
 
 
 def _times_rate(g, s, p, learning_rate):

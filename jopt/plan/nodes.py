@@ -8,7 +8,7 @@ fields it keeps their states; a `Made` says which call of a factory made what is
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax.tree_util import SequenceKey
@@ -56,17 +56,14 @@ class Rule(NamedTuple):
     slots: tuple[str, ...]  # fields that have one value for each leaf
     counts: tuple[str, ...] = ()  # fields that count steps
     whole: Mapping[str, Any] = {}  # fields that are one value, and where they start
+    numbers: Any = None  # that are the same at every step
+    each: Callable | None = None  # the numbers of the steps -> those of a step
     once: Callable | None = None  # `Once` -> the numbers of a step, the whole fields
     hint: Callable | None = None  # params -> something static for each leaf
     sees_all: bool = False  # whether a leaf's update depends on the others
     needs_params: bool = False
     takes: frozenset = frozenset()  # names of the extra arguments that `once` reads
     parts: tuple = ()
-
-    @property
-    def kernel(self) -> tuple:
-        """What a kernel of it depends on, but for hints and numbers."""
-        return self.update, self.state
 
     def slots_of(self, made: Any, maker: str) -> dict[str, Any]:
         """The slots in what `init` or `update` made: a dict or a NamedTuple."""
@@ -174,11 +171,28 @@ class Made(NamedTuple):
     def parts(self) -> tuple:
         return (self.node,)
 
-    def split(self, state: OptState) -> Sequence:
-        return (state,)
 
-    def join(self, states: Sequence, before: OptState) -> OptState:
-        return states[0]
+# ------------------------------------------------------------------------ their states
+
+
+def split(node: Any, state: OptState) -> list:
+    """One state for each of the `stages`."""
+    while isinstance(node, Made):
+        node = node.node
+    if isinstance(node, Rule | Whole):
+        return [state]
+    states = node.split(state)
+    return [s for part, x in zip(node.parts, states) for s in split(part, x)]
+
+
+def join(node: Any, states: Iterator, before: OptState = NEW) -> OptState:
+    """The state of all stages, in the containers of the state before."""
+    while isinstance(node, Made):
+        node = node.node
+    if isinstance(node, Rule | Whole):
+        return next(states)
+    known = [NEW] * len(node.parts) if before is NEW else node.split(before)
+    return node.join([join(p, states, x) for p, x in zip(node.parts, known)], before)
 
 
 # ------------------------------------------------------------------------ making them

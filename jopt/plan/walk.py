@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..base import OptState
-from .nodes import NEW, Made, Mask, Masked, Rule, Whole
+from .nodes import Made, Mask, Masked, Rule, Whole, split
 
 __all__ = []
 
@@ -33,23 +33,6 @@ def stages(node: Any, masks: tuple = (), call: Any = None) -> Iterator[Stage]:
         call = node.call
     for part in node.parts:
         yield from stages(part, masks, call)
-
-
-def split(node: Any, state: OptState) -> list:
-    """One state for each of the `stages`."""
-    if isinstance(node, Rule | Whole):
-        return [state]
-    states = node.split(state)
-    return [s for part, x in zip(node.parts, states) for s in split(part, x)]
-
-
-def join(node: Any, states: Iterator, before: OptState = NEW) -> OptState:
-    """The state of all stages, in the containers of the state before."""
-    if isinstance(node, Rule | Whole):
-        return next(states)
-    parts = node.parts
-    known = [NEW] * len(parts) if before is NEW else node.split(before)
-    return node.join([join(p, states, x) for p, x in zip(parts, known)], before)
 
 
 def names_taken(node: Any) -> frozenset | None:

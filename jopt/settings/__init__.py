@@ -29,6 +29,7 @@ from .resolve import (
     called,
     is_scheduled,
     once_for_each,
+    product,
     products,
     scalar,
     scheduled,

@@ -11,7 +11,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar, overload
 
 import jax
@@ -77,7 +77,7 @@ class Recorded(metaclass=Static):
         return self.call is not None and self.call == other.call
 
     def __hash__(self) -> int:
-        return id(self) if self.call is None else hash(self.call)
+        return id(self) if self.call is None else self.call.hash
 
     def __repr__(self) -> str:
         return object.__repr__(self) if self.call is None else repr(self.call)
@@ -135,11 +135,13 @@ def recorded(record: Callable[[Any, Call], Any]) -> Decorator:
             if normal is not None:
                 bound.arguments.update(normal(bound.arguments))
             for name, value in bound.arguments.items():
-                bound.arguments[name] = rules_as_tree(name, value, rules)
+                if isinstance(value, Mapping):
+                    bound.arguments[name] = rules_as_tree(name, value, rules)
             args, kwargs = bound.args, bound.kwargs
             try:
                 for name, value in [*bound.arguments.items()]:
-                    if same(value, signature.parameters[name].default):
+                    default = signature.parameters[name].default
+                    if value is default or same(value, default):
                         del bound.arguments[name]  # equal to the call without it
             except ValueError as error:
                 name_mixed_keys(error, bound.arguments, f"{function.__name__}: ")

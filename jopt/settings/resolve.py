@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..kinds import is_schedule
+from ..kinds import is_leaf, is_schedule
 from ..tree import values_of
 from ..words import spell
 from .call import show
@@ -117,6 +117,13 @@ def products(where: str, factor: float, **settings: Any) -> Callable[..., list]:
         return [made[tuple(map(id, row))] for row in zip(*columns)]
 
     return by_leaf
+
+
+def product(where: str, factor: float, **settings: Any) -> dict[str, Any]:
+    """The same as arguments of `per_leaf`: numbers if it is one number at every step."""
+    if all(is_leaf(x) and not is_schedule(x) for x in settings.values()):
+        return dict(numbers=math.prod(settings.values(), start=factor))
+    return dict(by_leaf=products(where, factor, **settings))
 
 
 def once_for_each(function: Callable[[Any], Any], values: list) -> list:

@@ -185,7 +185,7 @@ def _slow(rate) -> GradientTransformationExtraArgs:
         u, step = _meet(u, p, s.slow, rate)
         return u, s._replace(slow=s.slow + step)
 
-    return per_leaf(_Slow, init, lookahead, each=lambda: rate, needs_params=True)
+    return per_leaf(_Slow, init, lookahead, numbers=rate, needs_params=True)
 
 
 def _meet_both(updates, params: LookaheadParams, slow_step_size) -> LookaheadParams:
