@@ -153,13 +153,13 @@ def test_leaves_of_one_shape_share_a_trace(monkeypatch):
     rates = {f"l{i}": 0.1 * (i + 1) for i in range(39)} | {"default": 0.1}
     groups = {f"l{i}": dict(learning_rate=0.1 * (i + 2)) for i in range(3)}
     groups["l4"] = dict(weight_decay=0.5)
-    traces, rule = [], kernel._rule
+    traces, rule = [], kernel._apply
 
     def counted(stage, *args):
         traces.append(stage.name)
         return rule(stage, *args)
 
-    monkeypatch.setattr(kernel, "_rule", counted)
+    monkeypatch.setattr(kernel, "_apply", counted)
     for tx in (
         jopt.adamw(rates, weight_decay={"l1*": 0.1}),
         jopt.groups(groups, jopt.adamw(0.1)),
@@ -176,7 +176,7 @@ def test_arrays_among_the_rates_change_without_a_trace():
     )
     assert first != second
     updates: Any = first.update, second.update
-    assert updates[0].remade == updates[1].remade, "one program"
+    assert updates[0].eager.remade == updates[1].eager.remade, "one program"
     new, old = (run(tx, 1)["embed"] - PARAMS["embed"] for tx in (first, second))
     np.testing.assert_allclose(new, 2.5 * old, rtol=1e-6)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import settings
@@ -11,6 +11,8 @@ from ..base import (
     GradientTransformationExtraArgs,
     OptState,
     Params,
+    TransformInitFn,
+    TransformUpdateExtraArgsFn,
     Updates,
     with_extra_args_support,
 )
@@ -227,24 +229,24 @@ def whole_tree(
     init: Callable,
     update: Callable,
     *,
-    takes: frozenset | None = frozenset(),
+    takes: Iterable[str] | None = (),
     leaf_by_leaf: bool = False,
 ) -> GradientTransformationExtraArgs:
     """A transformation of whole trees, of which nothing is inside.
 
     Of extra arguments it takes those that are keyword-only in `update`, and `takes`.
     """
-    own = None if takes is None else keywords_of(update) | takes
+    own = None if takes is None else keywords_of(update) | {*takes}
     return from_node(Whole(init, update, takes=own, leaf_by_leaf=leaf_by_leaf))
 
 
 def wrap(
-    build: Callable[..., tuple[Callable, Callable]],
+    build: Callable[..., tuple[TransformInitFn, TransformUpdateExtraArgsFn]],
     same: GradientTransformation | None = None,
     /,
     *,
-    takes: frozenset | None = frozenset(),
-    began_with: Callable | None = None,
+    takes: Iterable[str] | None = (),
+    began_with: Callable[[OptState, Params], Params] | None = None,
     leaf_by_leaf: bool = False,
     count: str = "",
     **inside: GradientTransformation,
@@ -306,7 +308,7 @@ def wrap(
             )
     inner = {field: with_extra_args_support(tx) for field, tx in inside.items()}
     init, update = build(*inner.values())
-    own = None if takes is None else keywords_of(update) | takes
+    own = None if takes is None else keywords_of(update) | {*takes}
     return from_node(
         Whole(
             init,

@@ -21,6 +21,7 @@ from .fit import StateParts, check_whole, read, write
 from .kernel import Numbers, added, computed_once, eager, kernel_of
 from .leaves import Leaves, hide, is_traced, resolve, unhide
 from .once import Once, Rows
+from .purity import is_pure_call
 
 __all__ = []
 
@@ -37,12 +38,34 @@ class Plan:
     @property
     def stages(self) -> list[Stage]:
         if self._stages is None:
-            self._stages = [*stages(self.node)]
+            self._stages = _shared([*stages(self.node)])
             rules: list[Any] = [
                 s.part for s in self._stages if isinstance(s.part, Rule)
             ]
             self.needs_params = any([rule.needs_params for rule in rules])
         return self._stages
+
+
+def _shared(found: list[Stage]) -> list[Stage]:
+    """The stages; the rules that equal calls made are one, and share their kernels."""
+    factories = collections.Counter(id(s.call.factory) for s in found if s.call)
+    if max(factories.values(), default=0) < 2:
+        return found
+    known, order = {}, collections.Counter()
+    for i, stage in enumerate(found):
+        call = stage.call
+        if not isinstance(stage.part, Rule) or call is None or not _may_share(call):
+            continue
+        order[id(call)] += 1  # one call may have made several
+        rule = known.setdefault((call, order[id(call)]), stage.part)
+        found[i] = stage._replace(part=rule)
+    return found
+
+
+def _may_share(call: Any) -> bool:
+    """Not with arrays in it, nor functions of the user's: they may hold variables."""
+    arrays = (isinstance(x, jax.Array) for x in jax.tree.leaves(call.arguments))
+    return not any(arrays) and is_pure_call(call)
 
 
 def update(

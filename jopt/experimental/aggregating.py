@@ -27,7 +27,7 @@ from ..base import (
     with_extra_args_support,
 )
 from ..compat import shard_alike
-from ..engine import from_node, whole_tree
+from ..engine import Inside, from_node, whole_tree
 from ..numerics import (
     abs_sq,
     cast,
@@ -193,7 +193,9 @@ def process(
 
     made = Aggregator if of_examples else GradientTransformationExtraArgs
     inside = {0: before, 1: middle, 2: after}
-    return made(*from_node(Whole(init, update, inside)))
+    # Aggregators are given more than gradients: what their states are like, they know.
+    states = Inside(), Inside(), Inside()
+    return made(*from_node(Whole(init, update, inside, expected=lambda s: states)))
 
 
 # ------------------------------------------------------------------------------ means

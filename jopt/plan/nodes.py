@@ -19,7 +19,6 @@ from ..base import (
     OptState,
     with_extra_args_support,
 )
-from ..kinds import is_namedtuple
 from ..settings import Call
 
 __all__ = []
@@ -69,7 +68,8 @@ class Rule(NamedTuple):
         """The slots in what `init` or `update` made: a dict or a NamedTuple."""
         if made is None and not self.slots:
             return {}
-        given: Any = made._asdict() if is_namedtuple(made) else made
+        as_dict: Any = getattr(made, "_asdict", None)
+        given: Any = made if as_dict is None else as_dict()
         fields: Any = getattr(self.state, "_fields", ())
         if not isinstance(given, Mapping):
             raise TypeError(

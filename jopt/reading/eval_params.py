@@ -61,7 +61,7 @@ def eval_params(state: OptState, params: Params) -> Params:
         found = eval_params(unboxed(state), unboxed(params))
         return boxed_as(params.slow if are_both(params) else params, found)
     nodes = [node for _, node in walk(state) if is_namedtuple(node)]
-    of_pairs = {LookaheadState}
+    of_pairs: set[type] = {LookaheadState}
     if are_both(params):  # these hold the slow ones, whatever the state began with
         of_pairs.add(LookaheadPlainState)
     both = [x for x in nodes if _kind(x, of_pairs)]

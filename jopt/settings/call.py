@@ -28,7 +28,7 @@ class Call:
     Arrays compare by value, trees by structure and leaves, functions by identity.
     """
 
-    __slots__ = ("hash", "arguments", "factory")
+    __slots__ = ("arguments", "factory", "hash")
 
     def __init__(self, factory: Callable, arguments: dict[str, Any]):
         self.factory = factory

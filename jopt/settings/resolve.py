@@ -120,7 +120,7 @@ def products(where: str, factor: float, **settings: Any) -> Callable[..., list]:
 
 
 def product(where: str, factor: float, **settings: Any) -> dict[str, Any]:
-    """The same as arguments of `per_leaf`: numbers if it is one number at every step."""
+    """That as arguments of `per_leaf`: numbers if it is one at every step."""
     if all(is_leaf(x) and not is_schedule(x) for x in settings.values()):
         return dict(numbers=math.prod(settings.values(), start=factor))
     return dict(by_leaf=products(where, factor, **settings))

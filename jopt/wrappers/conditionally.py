@@ -170,5 +170,5 @@ def _conditionally(
 
         return init, update
 
-    takes = None if forward_extra_args else frozenset()
+    takes = None if forward_extra_args else ()
     return wrap(build, takes=takes, count="step", inner_state=inner)
