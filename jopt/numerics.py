@@ -13,7 +13,13 @@ from jax.typing import ArrayLike, DTypeLike
 from .compat import Tracer
 from .platforms import platform_of
 
-__all__ = ["abs_sq", "safe_increment", "safe_norm", "safe_root_mean_squares"]
+__all__ = [
+    "abs_sq",
+    "one_minus_power",
+    "safe_increment",
+    "safe_norm",
+    "safe_root_mean_squares",
+]
 
 SMALL = 4096  # elements up to which an array costs its kernels and not its traffic
 
@@ -78,7 +84,19 @@ def ema(x: jax.Array, mean: jax.Array, decay: ArrayLike) -> jax.Array:
 def one_minus_power(decay: ArrayLike, t: ArrayLike) -> jax.Array:
     """`1 - decay**t`, without the cancellation; one for `decay = 0`.
 
-    Computed in the dtype of `t`, float32 at least. `t` may be any positive number.
+    A moving average that began at zero has this weight after `t` steps: what a bias
+    correction divides by.
+
+    Args:
+        decay: the decay of the average, in [0, 1).
+        t: the number of steps, positive.
+
+    Returns:
+        `f32[]`, or the dtype of `t` if that is floating and wider.
+
+    Example:
+        >>> jopt.one_minus_power(0.5, 2)
+        Array(0.75, dtype=float32)
     """
     t = jnp.asarray(t)
     default = jnp.result_type(float)  # float32, or float64 where that is enabled

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 from jax.tree_util import SequenceKey
 
 from ..base import (
@@ -19,7 +20,8 @@ from ..base import (
     OptState,
     with_extra_args_support,
 )
-from ..settings import Call
+from ..kinds import is_transformation
+from ..settings.call import Call, signature_of
 
 __all__ = []
 
@@ -170,6 +172,15 @@ class Made(NamedTuple):
     @property
     def parts(self) -> tuple:
         return (self.node,)
+
+    @property
+    def combines(self) -> bool:
+        """Whether the factory must be given transformations, to act on them."""
+        given = signature_of(self.call.factory).parameters.values()
+        required = [p.name for p in given if p.default is p.empty]
+        values = [self.call.arguments.get(name) for name in required]
+        leaves = jax.tree.leaves(values, is_leaf=is_transformation)
+        return any(map(is_transformation, leaves))
 
 
 # ------------------------------------------------------------------------ their states

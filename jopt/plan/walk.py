@@ -15,24 +15,29 @@ class Stage(NamedTuple):
     part: Rule | Whole
     masks: tuple[Mask, ...] = ()
     call: Any = None  # of the factory that made it
+    maker: str = ""  # the factory that the user called for it
 
     @property
     def name(self) -> str:
         """What messages call it."""
-        return getattr(self.part, "name", "") if self.call is None else self.call.name
+        return self.maker or self.part.name
 
 
-def stages(node: Any, masks: tuple = (), call: Any = None) -> Iterator[Stage]:
+def stages(
+    node: Any, masks: tuple = (), call: Any = None, maker: str = ""
+) -> Iterator[Stage]:
     """The rules and the transformations of whole trees, in the order of their steps."""
     if isinstance(node, Rule | Whole):
-        yield Stage(node, masks, call)
+        yield Stage(node, masks, call, maker or ("" if call is None else call.name))
         return
     if isinstance(node, Masked):
         masks = (*masks, node.mask)
     if isinstance(node, Made):
         call = node.call
+        if not maker and not node.combines:
+            maker = call.name
     for part in node.parts:
-        yield from stages(part, masks, call)
+        yield from stages(part, masks, call, maker)
 
 
 def names_taken(node: Any) -> frozenset | None:

@@ -10,7 +10,6 @@ from jax.tree_util import DictKey
 
 from ..base import Params
 from ..engine import hide, resolve
-from ..kinds import is_transformation
 from ..plan import Chain, Made, Masked, Rule, Whole, states_inside
 from ..settings import Call, Recorded
 from ..tree import NamedTupleKey, paths
@@ -66,15 +65,15 @@ class Part(NamedTuple):
         """The parts in it, in the order in which they are applied."""
         part, call = self, self.call
         if call is not None:
-            if not self._goes_on(call):
+            if not self._goes_on():
                 return []
             part = self._replace(node=self.node.node)
             several = _is_partition(_without_calls(part.node))
-            if call.factory is groups or (several and not _holds_transformations(call)):
+            if call.factory is groups or (several and not self.node.combines):
                 part = part._replace(maker=call)
         return [*_below(part)]
 
-    def _goes_on(self, call: Call) -> bool:
+    def _goes_on(self) -> bool:
         """Whether what it is made of says more than its own call.
 
         A factory that is given transformations does nothing by itself; nor does a mask.
@@ -83,7 +82,7 @@ class Part(NamedTuple):
         if self.is_injected:
             return self.state is None
         node = _without_calls(self.node)
-        if _holds_transformations(call):
+        if self.node.combines:
             return True
         if isinstance(node, Masked):
             return isinstance(node.inner, Made)
@@ -194,11 +193,3 @@ def _is_partition(node: Any) -> bool:
     return isinstance(node, Chain) and any(
         isinstance(part, Masked) and part.mask.label for part in node.parts
     )
-
-
-def _holds_transformations(call: Call) -> bool:
-    """Whether a factory must be given transformations, to do something with them."""
-    given = inspect.signature(call.factory).parameters.values()
-    required = [call.arguments.get(p.name) for p in given if p.default is p.empty]
-    leaves = jax.tree.leaves(required, is_leaf=is_transformation)
-    return any(map(is_transformation, leaves))
