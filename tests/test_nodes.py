@@ -378,3 +378,19 @@ def test_a_rule_of_the_whole_tree_is_as_its_paper():
     chex.assert_trees_all_equal(alone["w"], GRADS["w"])
     step = 1e-3 / np.linalg.norm(GRADS["b"])
     chex.assert_trees_all_close(alone["b"], -step * GRADS["b"], rtol=1e-5)
+
+
+def test_fields_of_the_whole_tree_may_start_as_they_are_made():
+    class Keyed(NamedTuple):
+        number: jax.Array
+        scale: jax.Array
+
+    def rule(g, s, p):
+        return g * s.scale.astype(g.dtype), s
+
+    shared = dict(number=lambda: jnp.int32(7), scale=lambda: jnp.float16(2.0))
+    tx = jopt.per_leaf(Keyed, lambda p: {}, rule, shared=shared)
+    updates, state = tx.update(GRADS, tx.init(PARAMS))
+    assert (state.number.dtype, state.scale.dtype) == (jnp.int32, jnp.float16)
+    assert int(state.number) == 7
+    chex.assert_trees_all_equal(updates, jax.tree.map(lambda g: 2 * g, GRADS))

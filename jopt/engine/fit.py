@@ -18,7 +18,7 @@ from ..base import EmptyState, GradientTransformationExtraArgs
 from ..boxes import children_of
 from ..kinds import is_nothing, is_value
 from ..numerics import compute_dtype, safe_increment
-from ..plan import Rule, Stage, Whole
+from ..plan import AsMade, Rule, Stage, Whole
 from ..tree.matching import beside
 from ..words import explain, keystr, listed, of_a_pair, spell
 from .leaves import Leaves, Visible, types_of
@@ -171,6 +171,8 @@ def _types_of_slots(init, shape, dtype) -> dict[str, tuple[list, Any]]:
 
 def _type_of_whole(rule: Rule, field: str) -> Any:
     start = rule.whole[field]
+    if isinstance(start, AsMade):
+        return jax.eval_shape(lambda: jnp.asarray(start.make()))
     some = [jax.ShapeDtypeStruct((), jnp.float32)]
     if callable(start):
         return jax.eval_shape(lambda ps: jnp.asarray(start(ps), float), some)

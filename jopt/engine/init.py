@@ -10,7 +10,7 @@ from ..base import OptState, Params
 from ..compat import Tracer, shard_alike
 from ..kinds import is_own_object
 from ..numerics import compute_dtype
-from ..plan import Rule, Stage, join
+from ..plan import AsMade, Rule, Stage, join
 from .leaves import Leaves, hide, resolve, types_of
 from .once import precision_of, widened
 from .placement import at_home
@@ -66,6 +66,9 @@ def _begun(rule: Rule, ps: list) -> dict[str, jax.Array]:
     dtype = precision_of(ps)
     begun = {}
     for field, start in rule.whole.items():
+        if isinstance(start, AsMade):
+            begun[field] = start.make()
+            continue
         value = start(widened(ps, dtype)) if callable(start) else start
         kind = bool if isinstance(value, bool) else dtype
         begun[field] = jnp.array(value, kind, copy=True)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from ..base import EmptyState, GradientTransformationExtraArgs
-from ..plan import Rule, keywords_of, name_of
+from ..plan import AsMade, Rule, keywords_of, name_of
 from .once import Once, Rows
 from .pair import from_node
 
@@ -26,6 +26,7 @@ def per_leaf(
     by_leaf: Callable[..., list[Any]] | None = None,
     counts: tuple[str, ...] = ("count",),
     whole: dict[str, Any] | None = None,
+    shared: dict[str, Callable[[], Any]] | None = None,
     needs_params: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Lifts a rule for one array to a transformation of pytrees.
@@ -66,6 +67,7 @@ def per_leaf(
         counts: the fields of `state` that count steps; those that it lacks are ignored.
         whole: the fields that are one value for the tree and where they start: floats,
             booleans, or functions of the list of all parameters that return floats.
+        shared: the same as functions of nothing, whose results are taken as they are.
         needs_params: whether `update` must be given the parameters.
 
     Returns:
@@ -97,7 +99,8 @@ dtype=float32)}))
         once = _over_leaves(reduce)
     elif by_leaf is not None:
         once = _by_leaf(by_leaf)
-    rule = _rule(state, init, update, counts, whole or {}, needs_params)
+    whole = (whole or {}) | {f: AsMade(make) for f, make in (shared or {}).items()}
+    rule = _rule(state, init, update, counts, whole, needs_params)
     return from_node(
         rule._replace(
             numbers=numbers, each=each, once=once, hint=hint, sees_all=sees_all

@@ -2,6 +2,7 @@
 
 from .nodes import (
     NEW as NEW,
+    AsMade as AsMade,
     Chain as Chain,
     Made as Made,
     Mask as Mask,

@@ -47,6 +47,12 @@ class Mask(NamedTuple):
         return "param_labels" if self.label else "mask"
 
 
+class AsMade(NamedTuple):
+    """The start of a whole field that is what a function of nothing makes, as it is."""
+
+    make: Callable[[], Any]
+
+
 class Rule(NamedTuple):
     """A rule for one array; see `per_leaf`."""
 
