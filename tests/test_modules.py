@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jopt
-from tests.catalogue import METHODS
+from tests.catalogue import METHODS, by_form
 
 MIXTURES = [
     (init_on, update_with)
@@ -93,7 +93,7 @@ def assert_same(got, want):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("row", METHODS.values(), ids=lambda row: row.id)
+@pytest.mark.parametrize("row", by_form(METHODS.values()))
 def test_every_method(row):
     extra = functools.partial(extra_of, row)
     # These measure all that may be a parameter at `init`, numbers of Python as well.

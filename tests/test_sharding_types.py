@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jopt
 from jopt.experimental import aggregating
-from tests.catalogue import METHODS, ROWS
+from tests.catalogue import METHODS, ROWS, by_form
 
 P = PartitionSpec
 SHAPES = {"w": (8, 16), "stack": (2, 8, 4), "b": (8,), "s": (), "odd": (3, 5)}
@@ -115,10 +115,15 @@ def check_types(row, tx, size):
 
 
 @needs_explicit_axes
-@pytest.mark.parametrize("size", MESHES)
 @pytest.mark.parametrize("row", METHODS.values(), ids=lambda row: row.id)
-def test_types_stay_along_explicit_axes(row, size):
-    check_types(row, row.make(), size)
+def test_types_stay_along_explicit_axes(row):
+    check_types(row, row.make(), "4x2")
+
+
+@needs_explicit_axes
+@pytest.mark.parametrize("row", by_form(METHODS.values(), ODD_METHODS))
+def test_types_stay_along_one_explicit_axis(row):
+    check_types(row, row.make(), "8")
 
 
 @needs_explicit_axes
@@ -128,7 +133,7 @@ def test_types_stay_along_explicit_axes_with_other_settings(row):
 
 
 @needs_explicit_axes
-@pytest.mark.parametrize("size", MESHES)
+@pytest.mark.parametrize("size", ["4x2", pytest.param("8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -143,7 +148,7 @@ def test_types_stay_within_wrappers(row, wrap, size):
 
 
 @needs_explicit_axes
-@pytest.mark.parametrize("size", MESHES)
+@pytest.mark.parametrize("size", ["4x2", pytest.param("8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("row", [*ODD_METHODS, FACTORED], ids=lambda row: row.id)
 def test_a_scan_along_explicit_axes_equals_one_device(row, size):
     tx = row.make()
@@ -188,15 +193,20 @@ def on_auto_mesh(size, row=None):
     return [put(random_tree(seed, row), size, mesh) for seed in range(2)]
 
 
-@pytest.mark.parametrize("row", METHODS.values(), ids=lambda row: row.id)
+@pytest.mark.parametrize("row", by_form(METHODS.values(), ODD_METHODS))
 def test_no_second_program_on_a_mesh_of_two_axes(row, programs):
     check_programs(row, row.make(), *on_auto_mesh("4x2", row), programs)
 
 
 @pytest.mark.parametrize(
     "row",
-    [*ODD_METHODS, FACTORED, *(METHODS[name] for name in MORE)],
-    ids=lambda row: row.id,
+    [
+        *(pytest.param(row, id=row.id) for row in [*ODD_METHODS, FACTORED]),
+        *(
+            pytest.param(METHODS[name], id=METHODS[name].id, marks=pytest.mark.slow)
+            for name in MORE
+        ),
+    ],
 )
 def test_no_second_program_on_a_mesh_of_one_axis(row, programs):
     check_programs(row, row.make(), *on_auto_mesh("8", row), programs)

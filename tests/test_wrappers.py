@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jopt
 from jopt import wrappers
 from jopt.parts.clip import clip_by_global_norm
-from tests.catalogue import METHODS
+from tests.catalogue import METHODS, by_form
 
 SHAPES = {"w": (4, 3), "b": (3,), "s": ()}
 STEPS = 12
@@ -620,6 +620,11 @@ def test_every_factory_can_be_injected_without_a_list(row):
     state = jax.eval_shape(tx.init, params)
     assert types(state) == types(tx.init(params))
     assert types(jax.eval_shape(update, tree(1), state, params)[1]) == types(state)
+
+
+@pytest.mark.parametrize("row", by_form(METHODS.values()))
+def test_the_steps_of_an_injected_factory_are_its_own(row):
+    factory = functools.reduce(getattr, row.name.split("."), jopt)
     with jax.enable_x64(True):
         tx = wrappers.inject_hyperparams(factory)(**row.settings)
         params = tree(0, np.float64)
