@@ -63,9 +63,33 @@ def part_of(nodeid):
 LAST = "tests/test_every_optimizer.py"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """What can be parted comes last, so that all workers end at about the same time."""
     items.sort(key=lambda item: item.nodeid.startswith(LAST))
+    products = {}
+    for item in items:
+        if item.get_closest_marker("each_value_once"):
+            products.setdefault(item.function, []).append(item)
+    for product in products.values():
+        leave_out(product)
+
+
+def leave_out(product):
+    """Marks as slow what is not needed to have each value of each argument once."""
+    seen = {}
+    places = []
+    for item in product:
+        place = []
+        for name, value in item.callspec.params.items():
+            known = seen.setdefault(name, {})
+            place.append(known.setdefault(id(value), len(known)))
+        places.append(tuple(place))
+    sizes = [max(column) + 1 for column in zip(*places)]
+    kept = {tuple(t % n for n in sizes) for t in range(max(sizes))}
+    for item, place in zip(product, places):
+        if place not in kept:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish():

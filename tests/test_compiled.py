@@ -131,6 +131,7 @@ EAGER = {
 }
 
 
+@pytest.mark.each_value_once
 @pytest.mark.parametrize("name", EAGER)
 @pytest.mark.parametrize("functions", [False, True], ids=["arrays", "and a function"])
 def test_eager_steps_compile_nothing_after_the_first_two(name, functions, compilations):

@@ -67,7 +67,15 @@ OF_THE_TREE = {
         jopt.chain(jopt.clip_by_global_norm(1.0), jopt.sgd(learning_rate)), 2
     ),
 }
-of_the_tree = pytest.mark.parametrize("name", OF_THE_TREE)
+# They are of one kind with others.
+LIKE_OTHERS = ("dadapt_adamw", "dowg", "momo_adam", "mechanize", "a clip")
+of_the_tree = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in LIKE_OTHERS))
+        for name in OF_THE_TREE
+    ],
+)
 
 
 def loss_of(name):

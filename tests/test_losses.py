@@ -447,6 +447,7 @@ NOTHING = [
 ]
 
 
+@pytest.mark.each_value_once
 @pytest.mark.parametrize("name, args, want", NOTHING)
 @pytest.mark.parametrize("junk", [0.0, np.nan, np.inf, -np.inf])
 def test_what_is_masked_has_no_part(name, args, want, junk):

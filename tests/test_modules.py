@@ -229,6 +229,7 @@ def test_flatten_says_what_has_no_place():
 # --------------------------------------------------------------------------- make_step
 
 
+@pytest.mark.each_value_once
 @pytest.mark.parametrize("init_on", ["whole", "arrays"])
 @pytest.mark.parametrize("tx", [ADAMW, WRAPPED["multi_steps"], jopt.lbfgs()], ids=str)
 def test_make_step_moves_the_arrays_of_a_module(tx, init_on):

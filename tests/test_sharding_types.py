@@ -132,6 +132,7 @@ def test_types_stay_along_explicit_axes_with_other_settings(row):
     check_types(row, row.make(), "4x2")
 
 
+@pytest.mark.each_value_once
 @needs_explicit_axes
 @pytest.mark.parametrize("size", ["4x2", pytest.param("8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ def pairs():
     sgd = optax.sgd(0.1, momentum=0.9)
     large = dict(max_squared_norm=30.0)
     for inner, tag in ((adam, "adam"), (sgd, "sgd")):
+        marks = [pytest.mark.slow] * (tag == "sgd")  # optax's within jopt's
         for name, args, kwargs, nan_at in (
             ("MultiSteps", (3,), {}, ()),
             ("MultiSteps", (1,), {}, ()),
@@ -137,7 +138,8 @@ def pairs():
 
             shown = [getattr(x, "__name__", x) for x in args]
             label = f"{name}-{tag}-{shown}-{kwargs}"
-            yield pytest.param(make, nan_at, id=label)
+            again = (name, args) in (("MultiSteps", (3,)), ("apply_if_finite", (9,)))
+            yield pytest.param(make, nan_at, id=label, marks=[] if again else marks)
     for rate in (0.1, schedule):
         for factory in (jopt.adam, optax.adam, optax.sgd):
 
