@@ -62,10 +62,10 @@ def some_of(row, tree):
     return tree if is_of_the_whole_tree(row) else two_of(row, tree)
 
 
-def two_of(row, tree):
+def two_of(row, tree, names=("w", "b")):
     """Two leaves, unless a function of the row names all."""
     names_all = "weight_dimension_numbers" in row.settings
-    return tree if names_all else {k: tree[k] for k in ("w", "b")}
+    return tree if names_all else {k: tree[k] for k in names}
 
 
 @functools.cache

@@ -28,7 +28,7 @@ def test_zeros_make_no_nan_on_the_way(row, of):
 
     checked = checkify.checkify(step, errors=checkify.float_checks)
     state = tx.init(params)
-    for _ in range(2):
+    for _ in range(2 if of == "gradients" else 1):
         with jax.disable_jit():  # operation by operation: these are compiled once
             error, (_, state) = checked(state)
         error.throw()
