@@ -35,10 +35,12 @@ def steps(tx, n=4, loss=None, dtype=np.float32):
     p = tree(0, dtype)
     state = tx.init(p)
     update = jax.jit(tx.update)
-    for i in range(n):
-        extra = {} if loss is None else dict(value=loss(p))
-        u, state = update(gradient(i + 1, dtype), state, p, **extra)
-        p = jopt.apply_updates(p, u)
+    # Few steps are taken operation by operation: these are compiled once for all.
+    with jax.disable_jit(n <= 4):
+        for i in range(n):
+            extra = {} if loss is None else dict(value=loss(p))
+            u, state = update(gradient(i + 1, dtype), state, p, **extra)
+            p = jopt.apply_updates(p, u)
     return p
 
 

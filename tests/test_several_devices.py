@@ -49,7 +49,7 @@ WRAPPED = {
     "snapshot": lambda: jopt.snapshot("size", jopt.tree.norm),
 }
 MADE = {name: METHODS[name].make for name in NAMES} | WRAPPED
-SIMILAR = set(NAMES) - set(FORMS) - {"adamw", "dog", "lbfgs"} | {"skip_large_updates"}
+SIMILAR = set(NAMES) - set(FORMS) - {"adamw", "dog"} | {"skip_large_updates"}
 
 
 def trees():
