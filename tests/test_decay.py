@@ -31,8 +31,11 @@ GRADS = gradients(PARAMS)
 SCHEDULE = jopt.linear_schedule(0.4, 0.1, 2)  # 0.4, 0.25, 0.1
 
 
-def run(tx, steps=3, params=PARAMS, compiled=True, **extra):
-    """The parameters after some steps under one gradient, by path, in float64."""
+def run(tx, steps=3, params=PARAMS, compiled=False, **extra):
+    """The parameters after some steps under one gradient, by path, in float64.
+
+    Operation by operation if not `compiled`: these are compiled once for all methods.
+    """
     with jax.enable_x64(True), jax.disable_jit(not compiled):
         p = jax.tree.map(jnp.asarray, params)
         g = jax.tree.map(jnp.asarray, gradients(params))
@@ -340,8 +343,7 @@ def test_masks_let_the_others_go_without_decay(name):
     one = "head/w"  # a matrix: the ones of Muon are
 
     def after(**more):
-        # Operation by operation: these are compiled once for all methods.
-        return run(make(**settings | more), 2, FEW, compiled=False, **extra)
+        return run(make(**settings | more), 2, FEW, **extra)
 
     plain, decayed = after(**{decay: 0.0}), after(**{decay: 0.2})
     masked = after(**{decay: 0.2, mask: one})
