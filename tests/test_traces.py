@@ -30,7 +30,16 @@ NUMBERED = {
 }
 
 
-@pytest.mark.parametrize("name", NUMBERED)
+LIKE_OTHERS = ("sgd(momentum)", "adamw(weight_decay)", "lamb", "muon")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in LIKE_OTHERS))
+        for name in NUMBERED
+    ],
+)
 def test_a_new_number_compiles_nothing(name, compilations):
     state, updates = NUMBERED[name](0.1).init(P), []
     numbers = [0.1 + 0.01 * i for i in range(9)]
