@@ -900,11 +900,10 @@ def extra_of(row: Row) -> frozenset[str]:
 FORMS = _one_of_each_form()
 
 
-def by_form(rows: Any) -> list:
-    """The rows for `parametrize`; those that are not of `FORMS` are slow."""
+def by_form(rows: Any, also: Any = ()) -> list:
+    """The rows for `parametrize`; all but those of `FORMS` and of `also` are slow."""
+    fast = {id(row) for row in (*FORMS.values(), *also)}
     return [
-        pytest.param(
-            row, id=row.id, marks=[] if row in FORMS.values() else pytest.mark.slow
-        )
+        pytest.param(row, id=row.id, marks=[] if id(row) in fast else pytest.mark.slow)
         for row in rows
     ]

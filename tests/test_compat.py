@@ -195,6 +195,7 @@ def on_mesh(x, kinds, *spec):
     return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
 
 
+@pytest.mark.each_value_once
 @pytest.mark.parametrize("kinds", MESHES, ids="-".join)
 @pytest.mark.parametrize("spec", [("x", "y"), ("y",), (None, ("x", "y")), ()], ids=str)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.complex64])

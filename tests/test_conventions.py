@@ -116,6 +116,7 @@ def steps(shape, n=14):
     return p, [np.cos(k) * rng.normal(size=shape) + 0.3 * p for k in range(n)]
 
 
+@pytest.mark.each_value_once
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4)], ids=str)
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_authors_rule(name, shape):

@@ -10,7 +10,7 @@ import pytest
 
 import jopt
 from jopt.experimental import aggregating
-from tests.catalogue import ROWS
+from tests.catalogue import METHODS, ROWS, by_form
 
 TOP = 2**31 - 1
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3), "b": jnp.ones(3)}
@@ -31,16 +31,16 @@ def assert_in_order(updates, state):
         assert np.all(np.isfinite(x))
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+@pytest.mark.parametrize("row", by_form(ROWS, also=METHODS.values()))
 def test_no_counter_turns_negative(row):
-    tx = row.make()
-    extra = row.extra(PARAMS) if row.extra else {}
-    state = tx.init(PARAMS)
+    tx, params = row.make(), {"w": PARAMS["w"]}
+    extra = row.extra(params) if row.extra else {}
+    state = tx.init(params)
     if not any(map(is_counter, jax.tree.leaves(state))):
         pytest.skip("nothing counts")
-    _, state = tx.update(PARAMS, state, PARAMS, **extra)
+    _, state = tx.update(params, state, params, **extra)
     for _ in range(2):
-        updates, state = tx.update(PARAMS, at_the_top(state), PARAMS, **extra)
+        updates, state = tx.update(params, at_the_top(state), params, **extra)
         assert_in_order(updates, state)
 
 

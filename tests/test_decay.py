@@ -20,20 +20,31 @@ PARAMS = {
     "layers": [{"bias": np.array([1.5, 0.5]), "w": np.array([[2.0, 1.0]])}] * 2,
 }
 PATHS = jopt.tree.paths(PARAMS)
-GRADS = jax.tree.map(lambda p: 0.3 * p + 0.1, PARAMS)
+FEW = {"embed": PARAMS["embed"], "head": {"w": PARAMS["head"]["w"]}}
+
+
+def gradients(params):
+    return jax.tree.map(lambda p: 0.3 * p + 0.1, params)
+
+
+GRADS = gradients(PARAMS)
 SCHEDULE = jopt.linear_schedule(0.4, 0.1, 2)  # 0.4, 0.25, 0.1
 
 
-def run(tx, steps=3, params=PARAMS, **extra):
-    """The parameters after some steps under one gradient, by path, in float64."""
-    with jax.enable_x64(True):
-        p, g = jax.tree.map(jnp.asarray, (params, GRADS))
+def run(tx, steps=3, params=PARAMS, compiled=False, **extra):
+    """The parameters after some steps under one gradient, by path, in float64.
+
+    Operation by operation if not `compiled`: these are compiled once for all methods.
+    """
+    with jax.enable_x64(True), jax.disable_jit(not compiled):
+        p = jax.tree.map(jnp.asarray, params)
+        g = jax.tree.map(jnp.asarray, gradients(params))
         state = tx.init(p)
         for _ in range(steps):
             u, state = tx.update(g, state, p, **extra)
             p = jopt.apply_updates(p, u)
         leaves = [np.asarray(x) for x in jax.tree.leaves(p)]
-    return dict(zip(PATHS, leaves))
+    return dict(zip(jopt.tree.paths(params), leaves))
 
 
 def by_hand(rates, decays, kind="decoupled", momentum=0.5, steps=3):
@@ -332,7 +343,7 @@ def test_masks_let_the_others_go_without_decay(name):
     one = "head/w"  # a matrix: the ones of Muon are
 
     def after(**more):
-        return run(make(**settings | more), 2, **extra)
+        return run(make(**settings | more), 2, FEW, **extra)
 
     plain, decayed = after(**{decay: 0.0}), after(**{decay: 0.2})
     masked = after(**{decay: 0.2, mask: one})

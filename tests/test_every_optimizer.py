@@ -16,15 +16,15 @@ import jopt
 from tests import stored
 from tests.catalogue import FORMS, METHODS, ROWS, by_form, extra_of, form_of
 from tests.runs import (
-    SHAPES,
     STEPS,
-    first_update,
+    is_of_the_whole_tree,
     optax_rules,
     params_and_grads,
     random_tree,
     run_of,
     scanned,
     steps_of,
+    two_of,
 )
 
 # By row and not by test, so that the runs of one row are there when they are compared.
@@ -40,17 +40,14 @@ forms = pytest.mark.parametrize("row", by_form(METHODS.values()), scope="module"
 # ---------------------------------------------------------------------------- machinery
 
 
-def is_of_the_whole_tree(row):
-    """Whether what is done to a leaf depends on the others."""
-    return row.whole_tree or row.extra or "nois" in row.name
+def few_of(row, tree):
+    """A leaf, or two where what is done to one depends on the others."""
+    return two_of(row, tree, ("w", "b") if is_of_the_whole_tree(row) else ("w",))
 
 
-def some_of(row, tree):
-    """Two leaves, which compile in half of the time; all if a row reads them all."""
-    names_all = "weight_dimension_numbers" in row.settings
-    if is_of_the_whole_tree(row) or names_all:
-        return tree
-    return {k: tree[k] for k in ("w", "b")}
+def a_step_of(row):
+    """Parameters and gradients of one step, of two leaves."""
+    return two_of(row, random_tree(0)), two_of(row, random_tree(1))
 
 
 def one_step(row, params, grads, state=None):
@@ -98,7 +95,7 @@ def test_equals_its_paper(row):
     else:
         assert_close(updates, want_updates, row.paper_rtol)
     single, _, _ = run_of(row.id, np.float32)
-    assert_close(single, got, row.f32_rtol)
+    assert_close(single, {k: got[k] for k in single}, row.f32_rtol)
 
 
 def reference(row, params, grads):
@@ -135,8 +132,8 @@ def test_equals_optax(row):
     assert_close(updates, want.updates, row.rtol64)
     # In float32 as near as optax is to itself in float64: its 1 - b**t is off by 1e-5.
     got, _, _ = run_of(row.id, np.float32)
-    slack = distance(want.params32, want.params)
-    assert_close(got, want.params32, row.rtol, slack=slack)
+    single, exact = ({k: x[k] for k in got} for x in (want.params32, want.params))
+    assert_close(got, single, row.rtol, slack=distance(single, exact))
 
 
 def test_what_is_stored_is_of_this_optax_and_of_these_rows():
@@ -233,7 +230,7 @@ def is_float(x):
 @pytest.mark.parametrize("param_dtype, grad_dtype", [PAIRS[0], PAIRS[2]])
 @methods
 def test_values_are_finite(row, param_dtype, grad_dtype):
-    params = some_of(row, random_tree(0, param_dtype))
+    params = few_of(row, random_tree(0, param_dtype))
     tx, extra = row.make(), row.extra or (lambda p: {})
     small = float(jnp.finfo(grad_dtype).smallest_subnormal)
     scales = jnp.array([0.0, small, 1e-4, 1.0, 300.0], grad_dtype)
@@ -271,7 +268,7 @@ def test_each_form_has_a_row():
 
 @forms
 def test_jit_equals_eager_and_compiled_once(row):
-    params, grads = random_tree(0), random_tree(1)
+    params, grads = a_step_of(row)
     state = row.make().init(params)
     traces = 0
 
@@ -285,11 +282,9 @@ def test_jit_equals_eager_and_compiled_once(row):
     eager, eager_state = one_step(row, params, grads, state)
     assert_close(eager, jitted, 1e-6)
     assert types(eager_state) == types(jitted_state)
-    # Operation by operation, each of which is compiled for each shape.
-    some = SHAPES if is_of_the_whole_tree(row) else ("w",)
-    with jax.disable_jit():
-        plain, _ = one_step(row, *({k: x[k] for k in some} for x in (params, grads)))
-    assert_close(plain, {k: jitted[k] for k in some}, 3e-6)
+    with jax.disable_jit():  # operation by operation
+        plain, _ = one_step(row, params, grads)
+    assert_close(plain, jitted, 3e-6)
 
     step(jitted, jitted_state, params)
     assert traces == 1
@@ -300,8 +295,9 @@ def test_jit_equals_eager_and_compiled_once(row):
 
 @forms
 def test_steps_one_by_one_equal_a_scan(row):
-    got = steps_of(row.make(), *params_and_grads(), row.extra)
-    want = run_of(row.id, np.float32)
+    given = [two_of(row, x) for x in params_and_grads()]
+    got = steps_of(row.make(), *given, row.extra)
+    want = scanned(row.make(), row.extra)(*given)
     assert types(got) == types(want)
     assert_close(got[0], want[0], row.f32_rtol)
     assert_close(got[2], want[2], row.f32_rtol)
@@ -327,7 +323,7 @@ class count_compiles(list):
 def test_vmap_equals_a_loop(row):
     if row.extra or "noise" in row.name or "noisy" in row.name:
         pytest.skip("its extra arguments or keys are not batched")
-    trees = [random_tree(i) for i in range(2)]
+    trees = [two_of(row, random_tree(i)) for i in range(2)]
     batch = jax.tree.map(lambda *x: jnp.stack(x), *trees)
     tx = row.make()
     state = jax.vmap(tx.init)(batch)
@@ -359,7 +355,7 @@ def test_sharded_equals_unsharded(row):
         (4, 2), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2
     )
     specs = {"w": ("x", "y"), "stack": (), "b": ("y",), "s": ()}
-    params, grads = random_tree(0), random_tree(1)
+    params, grads = a_step_of(row)
 
     def shard(tree):
         return {
@@ -370,11 +366,11 @@ def test_sharded_equals_unsharded(row):
     sharded = shard(params)
     state = jax.jit(row.make().init)(sharded)
     for x in jax.tree.leaves(state):
-        for k, s in SHAPES.items():
-            if x.shape == s and x.ndim > 0:
-                assert x.sharding.is_equivalent_to(sharded[k].sharding, x.ndim)
+        for p in sharded.values():
+            if x.shape == p.shape and x.ndim > 0:
+                assert x.sharding.is_equivalent_to(p.sharding, x.ndim)
     got, _ = one_step(row, sharded, shard(grads), state)
-    assert_close(got, first_update(row), 3e-6)
+    assert_close(got, one_step(row, params, grads)[0], 3e-6)
 
 
 # ------------------------------------------------------------------------------- leaves
@@ -414,7 +410,7 @@ def test_odd_leaves(row):
 def test_complex_parameters(row):
     """Real numbers in a complex dtype take real ones' steps; others are finite."""
     tx, (params, grads) = row.make(), params_and_grads(steps=2)
-    params, grads = some_of(row, params), some_of(row, grads)
+    params, grads = few_of(row, params), few_of(row, grads)
     real_part = functools.partial(jax.tree.map, jnp.real)
 
     def extra(p):
@@ -428,7 +424,8 @@ def test_complex_parameters(row):
     turned = jax.tree.map(jax.lax.complex, params, params)
     run = scanned(tx, extra)
     same, turned = (run(p, as_complex(grads))[2] for p in (as_complex(params), turned))
-    real = {k: run_of(row.id, np.float32)[2][k][:2] for k in params}
+    with jax.disable_jit():
+        real = steps_of(tx, params, grads, row.extra)[2]
     assert_close(real_part(same), real, row.f32_rtol)
     for x, y in zip(jax.tree.leaves(same), jax.tree.leaves(turned)):
         assert x.dtype == y.dtype == jnp.complex64
@@ -501,14 +498,14 @@ def test_is_known_by_its_settings(row):
 
 def with_traced_numbers(row):
     """The first step as a function of the settings that are numbers, and these."""
-    params, grads = random_tree(0), random_tree(1)
+    params, grads = a_step_of(row)
     numbers = {k: v for k, v in row.settings.items() if isinstance(v, float)}
     if not numbers:
         pytest.skip("it has none")
 
     def step(numbers):
-        tx = row._replace(settings=row.settings | numbers)
-        return one_step(tx, params, grads)[0]
+        other = row._replace(settings=row.settings | numbers)
+        return one_step(other, params, grads)[0]
 
     return step, numbers
 
@@ -516,13 +513,14 @@ def with_traced_numbers(row):
 @rows
 def test_hyperparameters_may_be_traced(row):
     step, numbers = with_traced_numbers(row)
-    assert types(jax.eval_shape(step, numbers)) == types(random_tree(0))
+    assert types(jax.eval_shape(step, numbers)) == types(a_step_of(row)[0])
 
 
 @forms
 def test_traced_hyperparameters_give_the_same_step(row):
     step, numbers = with_traced_numbers(row)
-    assert_close(jax.jit(step)(numbers), first_update(row), 2e-5)
+    want, _ = one_step(row, *a_step_of(row))
+    assert_close(jax.jit(step)(numbers), want, 2e-5)
 
 
 @rows

@@ -35,10 +35,12 @@ def steps(tx, n=4, loss=None, dtype=np.float32):
     p = tree(0, dtype)
     state = tx.init(p)
     update = jax.jit(tx.update)
-    for i in range(n):
-        extra = {} if loss is None else dict(value=loss(p))
-        u, state = update(gradient(i + 1, dtype), state, p, **extra)
-        p = jopt.apply_updates(p, u)
+    # Few steps are taken operation by operation: these are compiled once for all.
+    with jax.disable_jit(n <= 4):
+        for i in range(n):
+            extra = {} if loss is None else dict(value=loss(p))
+            u, state = update(gradient(i + 1, dtype), state, p, **extra)
+            p = jopt.apply_updates(p, u)
     return p
 
 
@@ -67,7 +69,15 @@ OF_THE_TREE = {
         jopt.chain(jopt.clip_by_global_norm(1.0), jopt.sgd(learning_rate)), 2
     ),
 }
-of_the_tree = pytest.mark.parametrize("name", OF_THE_TREE)
+# They are of one kind with others.
+LIKE_OTHERS = ("dadapt_adamw", "dowg", "momo_adam", "mechanize", "a clip")
+of_the_tree = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in LIKE_OTHERS))
+        for name in OF_THE_TREE
+    ],
+)
 
 
 def loss_of(name):

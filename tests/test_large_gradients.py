@@ -54,6 +54,7 @@ def assert_close(got, right, rtol):
         np.testing.assert_allclose(a, b, rtol=rtol)
 
 
+@pytest.mark.each_value_once
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("size", [1e20, 1e30])
 @pytest.mark.parametrize("name", METHODS + SUMS + OWN_RATE)
@@ -98,6 +99,7 @@ def test_adam_step_of_a_gradient_whose_square_overflows(dtype):
         np.testing.assert_allclose(delta, [1, -1], rtol=1e-5)
 
 
+@pytest.mark.each_value_once
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("name", METHODS + SUMS)
 def test_a_gradient_that_is_not_finite_is_not_hidden(name, bad):

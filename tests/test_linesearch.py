@@ -111,6 +111,7 @@ precisions = pytest.mark.parametrize(
 OTHER_WORDS = (("approx_dec_rtol", None), ("initial_guess_strategy", "one"))
 
 
+@pytest.mark.each_value_once
 @kinds
 @precisions
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jopt
-from tests.catalogue import METHODS
+from tests.catalogue import METHODS, by_form
 
 MIXTURES = [
     (init_on, update_with)
@@ -93,15 +93,19 @@ def assert_same(got, want):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("row", METHODS.values(), ids=lambda row: row.id)
-def test_every_method(row):
+mixtures = pytest.mark.parametrize("mixture", MIXTURES[:-1], ids="-".join)
+
+
+@pytest.mark.each_value_once
+@mixtures
+@pytest.mark.parametrize("row", by_form(METHODS.values()))
+def test_every_method(row, mixture):
     extra = functools.partial(extra_of, row)
     # These measure all that may be a parameter at `init`, numbers of Python as well.
     net = WITHOUT_NUMBERS if row.name in ("dog",) else NET
     with jax.disable_jit():  # operation by operation: these are compiled once for all
         want = run(row.make(), "arrays", "arrays", extra, net)
-        for mixture in MIXTURES[:-1]:
-            assert_same(run(row.make(), *mixture, extra, net), want)
+        assert_same(run(row.make(), *mixture, extra, net), want)
 
 
 def is_matrix(tree):
@@ -160,12 +164,13 @@ WRAPPED = {
 }
 
 
+@pytest.mark.each_value_once
+@mixtures
 @pytest.mark.parametrize("name", WRAPPED)
-def test_every_wrapper(name):
+def test_every_wrapper(name, mixture):
     with jax.disable_jit():
         want = run(WRAPPED[name], "arrays", "arrays")
-        for mixture in MIXTURES[:-1]:
-            assert_same(run(WRAPPED[name], *mixture), want)
+        assert_same(run(WRAPPED[name], *mixture), want)
 
 
 @pytest.mark.parametrize("name", ["multi_steps", "flatten", "sam", "resetting", "deep"])
@@ -229,6 +234,7 @@ def test_flatten_says_what_has_no_place():
 # --------------------------------------------------------------------------- make_step
 
 
+@pytest.mark.each_value_once
 @pytest.mark.parametrize("init_on", ["whole", "arrays"])
 @pytest.mark.parametrize("tx", [ADAMW, WRAPPED["multi_steps"], jopt.lbfgs()], ids=str)
 def test_make_step_moves_the_arrays_of_a_module(tx, init_on):

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jopt
-from tests.catalogue import METHODS
+from tests.catalogue import FORMS, METHODS
 
 SHAPES = {"w": (4, 6), "stack": (2, 3, 4), "a": (6,), "b": (6,), "s": ()}
 
@@ -49,6 +49,7 @@ WRAPPED = {
     "snapshot": lambda: jopt.snapshot("size", jopt.tree.norm),
 }
 MADE = {name: METHODS[name].make for name in NAMES} | WRAPPED
+SIMILAR = set(NAMES) - set(FORMS) - {"adamw", "dog"} | {"skip_large_updates"}
 
 
 def trees():
@@ -100,7 +101,10 @@ def check_that_each_leaf_is_at(where, tree):
         assert tree[k].sharding.is_equivalent_to(place, tree[k].ndim), k
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SIMILAR)) for name in MADE],
+)
 def test_a_step_is_that_of_one_device_and_each_leaf_stays(name):
     params, grads = trees()
     row = METHODS.get(name)

@@ -38,9 +38,10 @@ each = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def run(tx, params, grads, value=1.0):
     """The parameters and the state after these gradients."""
     state = tx.init(params)
-    for g in grads:
-        updates, state = tx.update(g, state, params, value=value)
-        params = jopt.apply_updates(params, updates)
+    with jax.disable_jit():  # operation by operation: these are compiled once
+        for g in grads:
+            updates, state = tx.update(g, state, params, value=value)
+            params = jopt.apply_updates(params, updates)
     return params, state
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jopt
-from tests.catalogue import METHODS
+from tests.catalogue import FORMS, METHODS
 
 P = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4), "b": jnp.full(4, 0.5, jnp.float32)}
 G = jax.tree.map(lambda x: 0.1 * x + 0.01, P)
@@ -30,7 +30,16 @@ NUMBERED = {
 }
 
 
-@pytest.mark.parametrize("name", NUMBERED)
+LIKE_OTHERS = ("sgd(momentum)", "adamw(weight_decay)", "lamb", "muon")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in LIKE_OTHERS))
+        for name in NUMBERED
+    ],
+)
 def test_a_new_number_compiles_nothing(name, compilations):
     state, updates = NUMBERED[name](0.1).init(P), []
     numbers = [0.1 + 0.01 * i for i in range(9)]
@@ -65,7 +74,13 @@ WRAPPED = {
 MADE = {name: row.make for name, row in METHODS.items()} | WRAPPED
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in METHODS.keys() - FORMS))
+        for name in MADE
+    ],
+)
 def test_no_tracer_outlives_its_trace(name):
     row = METHODS.get(name)
     more = {} if row is None or row.extra is None else row.extra(P)

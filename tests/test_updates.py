@@ -4,8 +4,10 @@ import collections
 import dataclasses
 import functools
 import inspect
+import itertools
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -310,8 +312,10 @@ def test_each_setting_may_be_a_prefix(update, name, depth):
         lambda w, g, x: update(w, g, **{name: x}), w, g, spread(prefix, w)
     )
     close(update(w, g, **{name: prefix}), want)
-    traced = jax.jit(lambda x: update(w, g, **{name: x}))(prefix)
-    close(traced, want)
+    traced = jax.eval_shape(lambda x: update(w, g, **{name: x}), prefix)
+    chex.assert_trees_all_equal_shapes_and_dtypes(traced, want)
+    if depth == 1:  # traced, the values come from the same places
+        close(jax.jit(lambda x: update(w, g, **{name: x}))(prefix), want)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
@@ -702,21 +706,20 @@ def test_derivatives_equal_finite_differences(update, decay):
 
 
 @EVERY
-@pytest.mark.parametrize("w_at", [0.0, 1.0])
-@pytest.mark.parametrize("g_at", [0.0, 1.0])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_derivatives_at_zero_are_finite_to_third_order(update, w_at, g_at, decay):
+@pytest.mark.parametrize("argument", [0, 1])
+def test_derivatives_at_zero_are_finite_to_third_order(update, decay, argument):
     kwargs = {"decay_lambda": decay} if "decay_lambda" in TAKES[update] else {}
-    w, g = w_at * jnp.asarray(W, jnp.float32), g_at * jnp.asarray(G, jnp.float32)
+    w, g = jnp.asarray(W, jnp.float32), jnp.asarray(G, jnp.float32)
 
-    def new(w, g):
+    def derivative(w, g):
         return update(w, g, stop_gradients=False, **kwargs)
 
-    for argument in (0, 1):
-        derivative = new
-        for mode in (jax.jacrev, jax.jacfwd, jax.jacrev):
-            derivative = mode(derivative, argument)
-            assert np.isfinite(derivative(w, g)).all()
+    for mode in (jax.jacrev, jax.jacfwd, jax.jacrev):
+        derivative = mode(derivative, argument)
+        compiled = jax.jit(derivative)
+        for w_at, g_at in itertools.product([0.0, 1.0], repeat=2):
+            assert np.isfinite(compiled(w_at * w, g_at * g)).all(), (w_at, g_at)
 
 
 def test_the_derivative_of_adam_at_zero():

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jopt
 from jopt import wrappers
 from jopt.parts.clip import clip_by_global_norm
-from tests.catalogue import METHODS
+from tests.catalogue import METHODS, by_form
 
 SHAPES = {"w": (4, 3), "b": (3,), "s": ()}
 STEPS = 12
@@ -106,6 +106,7 @@ def pairs():
     sgd = optax.sgd(0.1, momentum=0.9)
     large = dict(max_squared_norm=30.0)
     for inner, tag in ((adam, "adam"), (sgd, "sgd")):
+        marks = [pytest.mark.slow] * (tag == "sgd")  # optax's within jopt's
         for name, args, kwargs, nan_at in (
             ("MultiSteps", (3,), {}, ()),
             ("MultiSteps", (1,), {}, ()),
@@ -137,7 +138,8 @@ def pairs():
 
             shown = [getattr(x, "__name__", x) for x in args]
             label = f"{name}-{tag}-{shown}-{kwargs}"
-            yield pytest.param(make, nan_at, id=label)
+            again = (name, args) in (("MultiSteps", (3,)), ("apply_if_finite", (9,)))
+            yield pytest.param(make, nan_at, id=label, marks=[] if again else marks)
     for rate in (0.1, schedule):
         for factory in (jopt.adam, optax.adam, optax.sgd):
 
@@ -620,6 +622,11 @@ def test_every_factory_can_be_injected_without_a_list(row):
     state = jax.eval_shape(tx.init, params)
     assert types(state) == types(tx.init(params))
     assert types(jax.eval_shape(update, tree(1), state, params)[1]) == types(state)
+
+
+@pytest.mark.parametrize("row", by_form(METHODS.values()))
+def test_the_steps_of_an_injected_factory_are_its_own(row):
+    factory = functools.reduce(getattr, row.name.split("."), jopt)
     with jax.enable_x64(True):
         tx = wrappers.inject_hyperparams(factory)(**row.settings)
         params = tree(0, np.float64)
@@ -852,9 +859,10 @@ def test_vmap_over_independent_states():
     tx = wrappers.multi_steps(wrappers.apply_if_finite(INNER, 1), 2)
     params = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), tree(0))
     states = jax.vmap(tx.init)(params)
+    update = jax.jit(jax.vmap(tx.update))
     for i in range(3):
         g = jax.tree.map(lambda x: jnp.stack([x, -3 * x]), tree(i))
-        u, states = jax.vmap(tx.update)(g, states, params)
+        u, states = update(g, states, params)
     single = jax.tree.map(lambda x: x[1], params)
     state = tx.init(single)
     for i in range(3):
@@ -986,10 +994,10 @@ def test_goes_on_with_a_state_made_by_optax(make, nan_at):
         if "lookahead" in repr(ours):
             params = optax.LookaheadParams.init_synced(params)
         state = theirs.init(params)
-        want, after = theirs.update(g, state, params)
-        u, got = ours.update(g, state, params)
-        assert jax.tree.structure((u, got)) == jax.tree.structure((want, after))
-        ours.update(g, after, params)
+        made = jax.eval_shape(theirs.update, g, state, params)
+        got = jax.eval_shape(ours.update, g, state, params)
+        assert jax.tree.structure(got) == jax.tree.structure(made)
+        jax.eval_shape(ours.update, g, made[1], params)
 
 
 def test_inside_optax_and_around_it():
