@@ -83,16 +83,17 @@ def type_in_words(x: Any) -> str:
 def explain(name: str, tree: Any, like_name: str, like: Any) -> str:
     """Where two trees that should have one structure differ, in words."""
     ours, theirs = (dict(flatten_with_path(t, is_leaf=is_none)) for t in (tree, like))
+    alone = name.rpartition(": ")[2]  # without whose argument it is
     missing = [keystr(k) for k in theirs if k not in ours]
     extra = [keystr(k) for k in ours if k not in theirs]
     words = []
     if missing:
-        words.append(f"missing in {name}: {listed(missing)}")
+        words.append(f"missing in {alone}: {listed(missing)}")
     if extra:
-        words.append(f"only in {name}: {listed(extra)}")
+        words.append(f"only in {alone}: {listed(extra)}")
     if not words:
         nodes = [
-            f"{keystr(path)} is {_node(a)} in {name} and {_node(b)} in {like_name}"
+            f"{keystr(path)} is {_node(a)} in {alone} and {_node(b)} in {like_name}"
             for path, a, b in _differing_nodes(tree, like)
         ]
         words.append(listed(nodes) or "the node types differ")

@@ -1142,3 +1142,43 @@ def test_a_measure_sees_no_values_in_init():
     jopt.snapshot("size", measure).init(P)
     jopt.monitor({"size": measure}).init(P)
     assert seen and all(seen)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: jopt.adamw(0.1), "adamw: params is missing"),
+        (lambda: jopt.lamb(0.1), "lamb: params is missing"),
+        (lambda: jopt.contrib.muon(0.1), "muon: params is missing"),
+        (
+            lambda: jopt.chain(jopt.clip(1.0), jopt.lion(0.1)),
+            "lion: params is missing",
+        ),
+        (
+            lambda: jopt.multi_steps(jopt.adamw(0.1), 1),
+            "adamw: params is missing",
+        ),
+    ],
+)
+def test_messages_name_the_factory_that_was_called(make, words):
+    """Not a part inside it."""
+    params = {"w": jnp.ones((3, 2))}
+    tx = make()
+    with pytest.raises(ValueError, match=f"^{words}"):
+        tx.update(params, tx.init(params))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda mask: jopt.adamw(0.1, mask=mask), "adamw: mask must have the tree"),
+        (lambda mask: jopt.masked(jopt.clip(1.0), mask), "masked: mask must have the"),
+        (
+            lambda mask: jopt.chain(jopt.masked(jopt.adamw(0.1), mask)),
+            "masked: mask must have the tree",
+        ),
+    ],
+)
+def test_messages_say_whose_mask_it_is(make, words):
+    with pytest.raises(ValueError, match=f"^{words}.*; only in mask: "):
+        make({"v": True}).init({"w": jnp.ones((3, 2))})

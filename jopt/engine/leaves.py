@@ -214,7 +214,7 @@ def _fits(updates: Updates, params: Params) -> bool:
 def resolve(mask: Mask, tree: Any, labels: Any = None) -> Any:
     """The tree of booleans of a mask, in the structure of a prefix of the tree."""
     if not mask.label:
-        return select(tree, mask.tree, name="mask")
+        return select(tree, mask.tree, name=mask.name)
     labels = mask.tree(tree) if labels is None else labels
     leaves, treedef = jax.tree.flatten(labels)
     return treedef.unflatten([bool(label == mask.label[0]) for label in leaves])

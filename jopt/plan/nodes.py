@@ -40,11 +40,17 @@ class Mask(NamedTuple):
     tree: Any  # or, with a label, a function that makes a tree of labels
     of_extra_args: bool = False  # whether trees among the extra arguments are masked
     label: tuple = ()  # the one, if there are labels
+    maker: str = ""  # the factory that it was given to
+
+    @property
+    def argument(self) -> str:
+        """The argument that it was given as."""
+        return "param_labels" if self.label else "mask"
 
     @property
     def name(self) -> str:
-        """The argument that it was given as."""
-        return "param_labels" if self.label else "mask"
+        """What messages call it."""
+        return f"{self.maker}: {self.argument}" if self.maker else self.argument
 
 
 class AsMade(NamedTuple):

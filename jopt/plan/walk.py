@@ -31,7 +31,8 @@ def stages(
         yield Stage(node, masks, call, maker or ("" if call is None else call.name))
         return
     if isinstance(node, Masked):
-        masks = (*masks, node.mask)
+        where = maker or ("" if call is None else call.name)
+        masks = (*masks, node.mask._replace(maker=where))
     if isinstance(node, Made):
         call = node.call
         if not maker and not node.combines:
