@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import jopt
+from jopt.engine import step as engine_step
 
 
 class MeanState(NamedTuple):
