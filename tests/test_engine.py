@@ -279,7 +279,7 @@ def test_a_rule_that_changes_a_shape_is_refused():
 
 def test_missing_parameters_are_named():
     tx = jopt.adamw(0.1)
-    with pytest.raises(ValueError, match="^adamw: params is missing"):
+    with pytest.raises(ValueError, match=r"^adamw: params is missing"):
         tx.update(P, tx.init(P))
 
 

@@ -120,7 +120,8 @@ def _made_for(stage: Stage) -> str:
     question = "was the state made for other parameters"
     if not stage.masks:
         return question + "?"
-    return f"{question}, or did the {stage.masks[-1].argument} choose other leaves at init?"
+    argument = stage.masks[-1].argument
+    return f"{question}, or did the {argument} choose other leaves at init?"
 
 
 def _check_class(where: str, state: Any, kind: type) -> None:
