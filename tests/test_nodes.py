@@ -394,3 +394,21 @@ def test_fields_of_the_whole_tree_may_start_as_they_are_made():
     assert (state.number.dtype, state.scale.dtype) == (jnp.int32, jnp.float16)
     assert int(state.number) == 7
     chex.assert_trees_all_equal(updates, jax.tree.map(lambda g: 2 * g, GRADS))
+
+
+def test_the_init_of_what_says_nothing_is_not_called_at_a_step():
+    calls = []
+
+    def init(params):
+        calls.append(params)
+        return ()
+
+    inner = jopt.GradientTransformation(init, lambda g, s, p=None: (g, s))
+    for tx in (
+        jopt.chain(jopt.clip(1.0), inner),
+        jopt.masked(inner, {"b": True, "w": False}),
+    ):
+        state = tx.init(PARAMS)
+        calls.clear()
+        jax.jit(tx.update)(GRADS, state)
+        assert not calls

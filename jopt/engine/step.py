@@ -128,7 +128,7 @@ class _Step:
             if mask.of_extra_args:
                 extra_args = _hidden_alike(shown, extra_args)
         whole: Any = stage.part
-        if stage.call is not None or not whole.opaque:
+        if stage.is_known:
             check_whole(stage, seen, state, params)
         new, state = whole.update(seen, state, params, **extra_args)
         for shown, outer in reversed(shown_by):

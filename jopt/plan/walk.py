@@ -14,8 +14,9 @@ class Stage(NamedTuple):
 
     part: Rule | Whole
     masks: tuple[Mask, ...] = ()
-    call: Any = None  # of the factory that made it
+    call: Any = None  # of the factory that made it, perhaps with others
     maker: str = ""  # the factory that the user called for it
+    is_known: bool = True  # whether a factory made it alone, or it says what it is
 
     @property
     def name(self) -> str:
@@ -24,11 +25,17 @@ class Stage(NamedTuple):
 
 
 def stages(
-    node: Any, masks: tuple = (), call: Any = None, maker: str = ""
+    node: Any,
+    masks: tuple = (),
+    call: Any = None,
+    maker: str = "",
+    above: Any = None,
 ) -> Iterator[Stage]:
     """The rules and the transformations of whole trees, in the order of their steps."""
     if isinstance(node, Rule | Whole):
-        yield Stage(node, masks, call, maker or ("" if call is None else call.name))
+        maker = maker or ("" if call is None else call.name)
+        is_known = isinstance(above, Made) or not getattr(node, "opaque", False)
+        yield Stage(node, masks, call, maker, is_known)
         return
     if isinstance(node, Masked):
         where = maker or ("" if call is None else call.name)
@@ -38,7 +45,7 @@ def stages(
         if not maker and not node.combines:
             maker = call.name
     for part in node.parts:
-        yield from stages(part, masks, call, maker)
+        yield from stages(part, masks, call, maker, node)
 
 
 def names_taken(node: Any) -> frozenset | None:
