@@ -412,3 +412,41 @@ def test_the_init_of_what_says_nothing_is_not_called_at_a_step():
         calls.clear()
         jax.jit(tx.update)(GRADS, state)
         assert not calls
+
+
+def test_what_is_asked_once_a_step_sees_what_came_before():
+    def once(at):
+        return jnp.minimum(1.0, 1.0 / jopt.tree.norm(at.gs)), {}
+
+    clip = jopt.per_leaf(
+        jopt.EmptyState,
+        lambda p: {},
+        lambda g, s, p, factor: (factor * g, s),
+        once=once,
+    )
+    tx = jopt.chain(jopt.scale(2.0), clip, jopt.scale(3.0))
+    updates, _ = jax.jit(tx.update)(GRADS, tx.init(PARAMS))
+    size = float(jopt.tree.norm(jax.tree.map(lambda g: 2 * g, GRADS)))
+    want = jax.tree.map(lambda g: 6 * g / size, GRADS)
+    chex.assert_trees_all_close(updates, want, rtol=1e-6)
+
+
+def test_numbers_of_one_name_are_told_apart_by_the_field_that_holds_them():
+    class Both(NamedTuple):
+        first: jopt.OptState
+        second: jopt.OptState
+
+    def build(first, second):
+        def init(params):
+            return Both(first.init(params), second.init(params))
+
+        def update(updates, state, params=None, **extra_args):
+            updates, one = first.update(updates, state.first, params, **extra_args)
+            updates, two = second.update(updates, state.second, params, **extra_args)
+            return updates, Both(one, two)
+
+        return init, update
+
+    tx = jopt.wrap(build, first=jopt.sgd(0.5), second=jopt.sgd(0.25))
+    found = jopt.hyperparams(tx.init(PARAMS), tx)
+    assert found == {"first/learning_rate": 0.5, "second/learning_rate": 0.25}
