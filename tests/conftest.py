@@ -77,18 +77,17 @@ def pytest_collection_modifyitems(items):
 
 def leave_out(product):
     """Marks as slow what is not needed to have each value of each argument once."""
-    seen = {}
-    places = []
+    values = {
+        item: {(k, id(x)) for k, x in item.callspec.params.items()} for item in product
+    }
+    left = set.union(*values.values())
+    kept = set()
+    while left:
+        best = max(product, key=lambda item: len(values[item] & left))
+        kept.add(best)
+        left -= values[best]
     for item in product:
-        place = []
-        for name, value in item.callspec.params.items():
-            known = seen.setdefault(name, {})
-            place.append(known.setdefault(id(value), len(known)))
-        places.append(tuple(place))
-    sizes = [max(column) + 1 for column in zip(*places)]
-    kept = {tuple(t % n for n in sizes) for t in range(max(sizes))}
-    for item, place in zip(product, places):
-        if place not in kept:
+        if item not in kept:
             item.add_marker(pytest.mark.slow)
 
 

@@ -301,11 +301,15 @@ def spread(prefix, full):
     return jax.tree.map(lambda p, sub: jax.tree.map(lambda _: p, sub), prefix, full)
 
 
+@pytest.mark.each_value_once
 @pytest.mark.parametrize("depth", [0, 1, 2])
 @pytest.mark.parametrize(
-    "update, name", [(u, n) for u, names in TAKES.items() for n in names]
+    "setting",
+    [(u, n) for u, names in TAKES.items() for n in names],
+    ids=lambda setting: f"{setting[0].__name__}-{setting[1]}",
 )
-def test_each_setting_may_be_a_prefix(update, name, depth):
+def test_each_setting_may_be_a_prefix(setting, depth):
+    update, name = setting
     w, g = random_tree(0), random_tree(1)
     prefix = prefixes(HYPER[name], none=0.5)[depth]
     want = jax.tree.map(
@@ -706,8 +710,15 @@ def test_derivatives_equal_finite_differences(update, decay):
 
 
 @EVERY
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-@pytest.mark.parametrize("argument", [0, 1])
+@pytest.mark.parametrize(
+    "decay, argument",
+    [
+        (0.1, 0),
+        (0.0, 1),
+        pytest.param(0.0, 0, marks=pytest.mark.slow),
+        pytest.param(0.1, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_derivatives_at_zero_are_finite_to_third_order(update, decay, argument):
     kwargs = {"decay_lambda": decay} if "decay_lambda" in TAKES[update] else {}
     w, g = jnp.asarray(W, jnp.float32), jnp.asarray(G, jnp.float32)

@@ -298,7 +298,7 @@ def test_float64_under_strict_promotion(make):
             u, state = tx.update(tree(i, np.float64), state, params)
             assert all(x.dtype == np.float64 for x in jax.tree.leaves(u))
         params32 = tree(0)
-        u, _ = tx.update(params32, tx.init(params32), params32)
+        u, _ = jax.eval_shape(tx.update, params32, tx.init(params32), params32)
         assert all(x.dtype == np.float32 for x in jax.tree.leaves(u))
 
 
