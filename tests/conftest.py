@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import getpass
 import os
 import pathlib
 import re
@@ -17,7 +16,9 @@ if _FLAGS not in os.environ.get("XLA_FLAGS", ""):  # a worker has them of its pa
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
 # What one worker has compiled serves the others, other files and the next run. JAX
 # knows its version, XLA's and the flags by the name of an entry.
-_CACHE = pathlib.Path(tempfile.gettempdir()) / f"jopt-tests-{getpass.getuser()}"
+_CACHE = (
+    pathlib.Path(tempfile.gettempdir()) / f"jopt-tests-{getattr(os, 'getuid', int)()}"
+)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

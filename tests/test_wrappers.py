@@ -214,7 +214,7 @@ def test_the_sum_of_a_gated_step_is_what_apply_updates_would_make(make):
         known = jax.jit(functools.partial(steps, jopt.apply_updates))(tree(0), grads)
         added = jax.jit(functools.partial(steps, optax.apply_updates))(tree(0), grads)
     chex.assert_trees_all_close(known, added, rtol=1e-6, atol=1e-7)
-    assert not jopt.engine.sums._sums, "nothing is kept when the trace is over"
+    assert not jopt.engine.step._sums, "nothing is kept when the trace is over"
 
 
 def test_a_sum_is_found_for_the_same_parameters_alone():
