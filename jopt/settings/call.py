@@ -71,11 +71,6 @@ class Call:
         bound = self.bound()
         return self.factory(*bound.args, **bound.kwargs)
 
-    def inside(self) -> Any:
-        """What the factory made before it was recorded as a product of this call."""
-        bound = self.bound()
-        return self.factory.__wrapped__(*bound.args, **bound.kwargs)
-
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
