@@ -1,5 +1,6 @@
 """What a rule may know once a step, beside its leaf."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -45,11 +46,11 @@ class Once:
     def ask(self) -> tuple[Any, dict[str, Any]]:
         """The numbers of the step, and the whole fields in their own dtypes."""
         rule: Any = self._stage.part
-        config: Any = jax.config
-        promotion = config.jax_numpy_dtype_promotion
-        if any(is_complex(g.dtype) for g in self._leaves.g if hasattr(g, "dtype")):
-            promotion = "standard"  # real factors of complex arrays are right
-        with jax.named_scope(rule.name), jax.numpy_dtype_promotion(promotion):
+        promotion = contextlib.nullcontext()
+        if any([is_complex(g.dtype) for g in self._leaves.g if hasattr(g, "dtype")]):
+            # Real factors of complex arrays are right, strict or not.
+            promotion = jax.numpy_dtype_promotion("standard")
+        with jax.named_scope(rule.name), promotion:
             numbers, whole = rule.once(self)
         before = self._parts.whole
         return numbers, {
