@@ -450,3 +450,21 @@ def test_numbers_of_one_name_are_told_apart_by_the_field_that_holds_them():
     tx = jopt.wrap(build, first=jopt.sgd(0.5), second=jopt.sgd(0.25))
     found = jopt.hyperparams(tx.init(PARAMS), tx)
     assert found == {"first/learning_rate": 0.5, "second/learning_rate": 0.25}
+
+
+def test_a_mask_of_extra_arguments_is_one_of_what_is_asked_once_a_step():
+    seen = []
+
+    def once(at):
+        seen.append(at.extra_args)
+        return jnp.float32(1.0), {}
+
+    rule = jopt.per_leaf(
+        jopt.EmptyState, lambda p: {}, lambda g, s, p, x: (x * g, s), once=once
+    )
+    mask = {"b": True, "w": False}
+    for also in (False, True):
+        tx = jopt.masked(rule, mask, mask_compatible_extra_args=also)
+        jax.jit(tx.update)(GRADS, tx.init(PARAMS), like=PARAMS, value=2.0)
+        assert isinstance(seen[-1]["like"]["w"], jopt.MaskedNode) == also
+        assert seen[-1]["like"]["b"].shape == (3,) and "value" in seen[-1]

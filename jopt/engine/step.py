@@ -162,7 +162,8 @@ class _Step:
         if rule.each is not None:
             numbers = rule.each(*[parts.whole[f] for f in rule.counts])
         elif rule.once is not None:
-            once = Once(stage, parts, leaves, hints, self.run, self.extra_args)
+            extra_args = _seen_by(stage, leaves.reference, self.extra_args)
+            once = Once(stage, parts, leaves, hints, self.run, extra_args)
             numbers, whole = once.ask()
             parts.whole.update(whole)
         if isinstance(numbers, Rows):
@@ -253,6 +254,17 @@ def _flatten_chosen(numbers: list) -> Any:
         return jax.tree.flatten(chosen)
 
     return flat
+
+
+def _seen_by(stage: Stage, tree: Any, extra_args: dict) -> dict:
+    """The extra arguments behind the masks of a stage that are of these as well."""
+    if any([mask.of_extra_args for mask in stage.masks]):
+        for mask in stage.masks:
+            shown = resolve(mask, tree)
+            tree = hide(shown, tree, mask.name)
+            if mask.of_extra_args:
+                extra_args = _hidden_alike(shown, extra_args)
+    return extra_args
 
 
 def _hidden_alike(shown: Any, extra_args: dict) -> dict:
