@@ -55,6 +55,14 @@ def zeros_in(x: jax.Array, dtype: DTypeLike | None) -> jax.Array:
     return jnp.zeros_like(x, dtype=None if dtype is None else width_of(x, dtype))
 
 
+def is_traced(tree: Any) -> bool:
+    """Whether there is a tracer among the leaves."""
+    for kind in set(map(type, jax.tree.leaves(tree))):
+        if issubclass(kind, Tracer):
+            return True
+    return False
+
+
 def cond(predicate: jax.Array, then: Callable, otherwise: Callable) -> Any:
     """`jax.lax.cond` in a trace, else Python's `if`.
 

@@ -28,7 +28,6 @@ from .pair import (
 )
 from .placement import at_home as at_home
 from .rule import (
-    once_each as once_each,
     per_leaf as per_leaf,
     per_tree as per_tree,
     stateless_leaf as stateless_leaf,

@@ -180,14 +180,6 @@ class Leaves:
         return self.treedef.unflatten(leaves)
 
 
-def is_traced(tree: Any) -> bool:
-    """Whether there is a tracer among the leaves."""
-    for kind in set(map(type, jax.tree.leaves(tree))):
-        if issubclass(kind, Tracer):
-            return True
-    return False
-
-
 def _flatten_up_to(treedef, tree, like, name, like_name) -> list:
     try:
         return treedef.flatten_up_to(tree)

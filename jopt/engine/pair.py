@@ -17,13 +17,13 @@ from ..base import (
     with_extra_args_support,
 )
 from ..kinds import is_function, is_transformation
+from ..numerics import is_traced
 from ..plan import Made, Whole, keywords_of, name_of, names_taken, node_of
 from ..tree.devices import are_apart, moved
 from ..words import name_mixed_keys, naming_mixed_keys
 from . import step
 from .eager import are_values, as_it_is_now, call_compiled
 from .init import init
-from .leaves import is_traced
 from .purity import is_pure, is_pure_call
 from .questions import questions_of
 from .skeletons import OtherArguments
@@ -81,11 +81,6 @@ class Update(settings.Recorded):
             name_mixed_keys(error, given)
             raise
 
-    def __hash__(self) -> int:
-        return id(self) if self.call is None else self.call.hash
-
-    __eq__ = settings.Recorded.__eq__
-
     @property
     def eager(self) -> "_Eager":
         """The same with values."""
@@ -127,7 +122,7 @@ class _Eager:
 
     def __init__(self, plan: step.Plan, call: settings.Call | None):
         self.step = Step(plan, call)
-        self.outlives_trace = call is None or not settings.has_tracers(call.arguments)
+        self.outlives_trace = call is None or not is_traced(call.arguments)
         self.arrays: list = []
         if call is not None and self.outlives_trace:
             self.arrays, shape = call.without_arrays()

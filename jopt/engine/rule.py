@@ -7,6 +7,7 @@ import jax
 
 from ..base import EmptyState, GradientTransformationExtraArgs
 from ..plan import AsMade, Rule, keywords_of, name_of
+from ..settings import once_each
 from .once import Once, Rows
 from .pair import from_node
 
@@ -205,15 +206,3 @@ def per_tree(
     takes = keywords_of(reduce) - {"hints", "owns"}
     rule = _rule(state, init, update, ("count",), whole or {}, needs_params)
     return from_node(rule._replace(once=once, hint=hint, sees_all=True, takes=takes))
-
-
-def once_each(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The function, called once for each object that it is given."""
-    made = {}
-
-    def once(x):
-        if id(x) not in made:
-            made[id(x)] = function(x)
-        return made[id(x)]
-
-    return once

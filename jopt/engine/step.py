@@ -16,10 +16,11 @@ import jax
 
 from ..base import OptState, Params, Updates
 from ..compat import Tracer
+from ..numerics import is_traced
 from ..plan import Rule, Stage, Whole, join, split, stages
 from .fit import StateParts, check_whole, read, write
 from .kernel import Numbers, added, computed_once, eager, kernel_of
-from .leaves import Leaves, hide, is_traced, resolve, unhide
+from .leaves import Leaves, hide, resolve, unhide
 from .once import Once, Rows
 from .purity import is_pure_call
 

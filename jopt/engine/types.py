@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..boxes import flatten_with_path
+from ..kinds import is_numeric
 from ..sharding import split_as
 from ..tree.matching import matched
 from ..words import explain, keystr, spell
@@ -55,7 +55,7 @@ def begun_anew(state: Any, fresh: Any) -> Any:
 
 
 def _keep_type(x: Any, y: Any, where: Callable[[], str]) -> Any:
-    if not is_array(y):
+    if not is_numeric(y):
         return x
     x, y = jnp.asarray(x), jnp.asarray(y)
     if not keeps_values(x, y.dtype):
@@ -106,10 +106,3 @@ def strong(x: Any) -> Any:
     if not isinstance(x, jax.Array) or not jax.typeof(x).weak_type:
         return x
     return jax.lax.convert_element_type(x, x.dtype)
-
-
-def is_array(x: Any) -> bool:
-    """Whether it is an array or a number that JAX can compute with."""
-    if isinstance(x, (np.ndarray, np.generic)):
-        return x.dtype != jax.dtypes.float0 and x.dtype.kind not in "OSU"
-    return isinstance(x, (jax.Array, bool, int, float, complex))

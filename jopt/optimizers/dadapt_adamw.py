@@ -13,10 +13,10 @@ from ..base import (
     PerLeaf,
     Updates,
 )
-from ..engine import once_each, per_tree, transformation
+from ..engine import per_tree, transformation
 from ..numerics import abs_sq, bounded, ema, one_minus_power, safe_sqrt
 from ..parts.decay import which_decay
-from ..settings import DECAY, PLAIN_DECAY, POSITIVE, check_number, setting_at
+from ..settings import DECAY, PLAIN_DECAY, POSITIVE, check_number, once_each, setting_at
 from ..settings.resolve import Own, largest
 
 __all__ = ["DAdaptAdamWState", "dadapt_adamw"]

@@ -16,7 +16,7 @@ from ..engine import per_leaf, transformation
 from ..numerics import abs_sq, bounded, finite
 from ..parts.combine import chain
 from ..parts.decay import add_decayed_weights
-from ..settings import DECAY, PLAIN_DECAY, once_for_each, products
+from ..settings import DECAY, PLAIN_DECAY, once_each, products
 
 __all__ = ["MadgradState", "madgrad", "scale_by_madgrad"]
 
@@ -75,7 +75,7 @@ def scale_by_madgrad(
 
     def by_leaf(tree, t):
         root = jnp.sqrt(t.astype(jnp.result_type(float)))
-        return once_for_each(lambda rate: (rate + eps) * root, rates(tree, t))
+        return [*map(once_each(lambda rate: (rate + eps) * root), rates(tree, t))]
 
     def scale_by_madgrad(g, s, p, weight):
         g = bounded(g)

@@ -13,10 +13,10 @@ from ..base import (
     PerLeaf,
     Updates,
 )
-from ..engine import once_each, per_tree, transformation
+from ..engine import per_tree, transformation
 from ..numerics import abs_sq, bounded, ema, norm, one_minus_power, safe_sqrt
 from ..parts.decay import which_decay
-from ..settings import FINITE, PLAIN_DECAY
+from ..settings import FINITE, PLAIN_DECAY, once_each
 from ..settings.resolve import Own, largest
 from .polyak_sgd import loss_value, over_square
 

@@ -11,7 +11,7 @@ from ..engine import per_leaf, transformation
 from ..numerics import bounded_norm, ema, safe_sqrt, zeros_in
 from ..parts.decay import which_decay
 from ..parts.scale import descend
-from ..settings import PLAIN_DECAY, once_for_each, products
+from ..settings import PLAIN_DECAY, once_each, products
 
 __all__ = ["ScaleByNovogradState", "novograd", "scale_by_novograd"]
 
@@ -72,7 +72,7 @@ def scale_by_novograd(
 
     def by_leaf(tree, t):
         first = t == 1
-        return once_for_each(lambda x: (first, x), decays_of(tree, t))
+        return [*map(once_each(lambda x: (first, x)), decays_of(tree, t))]
 
     def scale_by_novograd(g, s, p, numbers, decays):
         first, weight_decay = numbers

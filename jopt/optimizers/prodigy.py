@@ -12,10 +12,10 @@ from ..base import (
     PerLeaf,
     Updates,
 )
-from ..engine import once_each, per_tree, transformation
+from ..engine import per_tree, transformation
 from ..numerics import abs_sq, bounded, ema, finite, safe_sqrt
 from ..parts.decay import which_decay
-from ..settings import DECAY, PLAIN_DECAY, POSITIVE
+from ..settings import DECAY, PLAIN_DECAY, POSITIVE, once_each
 from ..settings.resolve import Own, largest
 from .dadapt_adamw import corrected, larger, share_of, square_root, two_decays
 

@@ -1,6 +1,6 @@
 """Settings: what a factory is given, checked, remembered, and read at a step."""
 
-from .call import Call, has_tracers, same, show
+from .call import Call, same, show
 from .factory import Recorded, Static, recorded, schedule
 from .ranges import (
     ANY,
@@ -28,7 +28,7 @@ from .resolve import (
     at_step,
     called,
     is_scheduled,
-    once_for_each,
+    once_each,
     product,
     products,
     scalar,

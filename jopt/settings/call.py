@@ -141,11 +141,6 @@ def _same_leaf(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
-def has_tracers(settings: Any) -> bool:
-    """Whether a setting is being traced, so that it must not outlive the trace."""
-    return any(isinstance(x, Tracer) for x in jax.tree.leaves(settings))
-
-
 def show(value: Any) -> str:
     """A setting as one would write it: functions and types by their names."""
     if isinstance(value, (jax.Array, np.ndarray)):

@@ -105,16 +105,12 @@ def products(where: str, factor: float, **settings: Any) -> Callable[..., list]:
     """
 
     def by_leaf(tree, *t):
-        columns = [
-            values_of(value, tree, name=f"{where}: {name}", **_ELSEWHERE.get(name, {}))
-            for name, value in settings.items()
-        ]
-        made = {}  # leaves of the same settings have the same product
-        for row in zip(*columns):
-            if (key := tuple(map(id, row))) not in made:
-                numbers = (at_step(where, *x, *t) for x in zip(settings, row))
-                made[key] = math.prod(numbers, start=factor)
-        return [made[tuple(map(id, row))] for row in zip(*columns)]
+        @once_each  # leaves of the same settings have the same product
+        def of_row(*row):
+            numbers = (at_step(where, *x, *t) for x in zip(settings, row))
+            return math.prod(numbers, start=factor)
+
+        return [*map(of_row, *_columns(where, settings, tree))]
 
     return by_leaf
 
@@ -126,13 +122,25 @@ def product(where: str, factor: float, **settings: Any) -> dict[str, Any]:
     return dict(by_leaf=products(where, factor, **settings))
 
 
-def once_for_each(function: Callable[[Any], Any], values: list) -> list:
-    """The function of every value, called once for those that are one object."""
+def _columns(where: str, settings: dict[str, Any], tree: Any) -> list[list]:
+    """What each setting is for every leaf of the tree."""
+    return [
+        values_of(value, tree, name=f"{where}: {name}", **_ELSEWHERE.get(name, {}))
+        for name, value in settings.items()
+    ]
+
+
+def once_each(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, called once for the same objects, which have to live meanwhile."""
     made = {}
-    for x in values:
-        if id(x) not in made:
-            made[id(x)] = function(x)
-    return [made[id(x)] for x in values]
+
+    def once(*args):
+        key = tuple(map(id, args))
+        if key not in made:
+            made[key] = function(*args)
+        return made[key]
+
+    return once
 
 
 class Own(NamedTuple):
@@ -146,24 +154,19 @@ class Own(NamedTuple):
     weight_decay: Any
 
     def __call__(self, at: Any) -> "list[Own]":
-        where, tree, like = at.name, at.params, jnp.zeros((), at.dtype)
-        known, made = {}, {}
+        like = jnp.zeros((), at.dtype)
 
+        @once_each
         def now(name, value):
             if isinstance(value, (int, float)) and name != "learning_rate":
                 return value
-            if id(value) not in known:
-                known[id(value)] = setting_at(where, name, value, at.t, like)
-            return known[id(value)]
+            return setting_at(at.name, name, value, at.t, like)
 
-        columns = [
-            values_of(value, tree, name=f"{where}: {name}", **_ELSEWHERE.get(name, {}))
-            for name, value in self._asdict().items()
-        ]
-        for row in zip(*columns):
-            if (key := tuple(map(id, row))) not in made:
-                made[key] = Own(*map(now, self._fields, row))
-        return [made[tuple(map(id, row))] for row in zip(*columns)]
+        @once_each
+        def of_row(*row):
+            return Own(*map(now, self._fields, row))
+
+        return [*map(of_row, *_columns(at.name, self._asdict(), at.params))]
 
 
 def largest(numbers: list) -> Any:

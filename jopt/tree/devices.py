@@ -8,6 +8,7 @@ import jax
 from ..boxes import flatten_with_path
 from ..compat import Tracer
 from ..kinds import is_key
+from ..numerics import is_traced
 from ..words import keystr
 
 __all__ = []
@@ -28,10 +29,9 @@ def _devices_of(mesh: Any) -> tuple:
 
 def places_of(tree: Any) -> frozenset[tuple]:
     """The different ones of the arrays of a tree."""
-    leaves = jax.tree.leaves(tree)
-    if any(issubclass(kind, Tracer) for kind in set(map(type, leaves))):
+    if is_traced(tree):
         return frozenset()
-    return frozenset(map(place_of, leaves)) - {()}
+    return frozenset(map(place_of, jax.tree.leaves(tree))) - {()}
 
 
 def are_apart(tree: Any) -> bool:

@@ -27,6 +27,7 @@ from ..engine import (
     sums_of,
 )
 from ..kinds import is_inexact_value, is_leaf, is_masked, is_numeric
+from ..numerics import is_traced
 from ..tree.matching import beside
 from ..tree.reduce_leaves import Reduction, reduce_leaves
 from ..words import explain, keystr, spell
@@ -99,9 +100,7 @@ def choose_step(
 
 def _changed(params: Params | None, updates: Updates) -> list[jax.Array]:
     """The parameters that updates change, in a trace, where alone sums are of use."""
-    if getattr(jax.config, "jax_disable_jit", False) or not any(
-        isinstance(x, Tracer) for x in jax.tree.leaves(params)
-    ):
+    if getattr(jax.config, "jax_disable_jit", False) or not is_traced(params):
         return []
     try:
         return [p for p, _ in Leaves(updates, params).pairs()]
