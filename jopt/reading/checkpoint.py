@@ -23,7 +23,7 @@ import numpy as np
 from ..base import GradientTransformation, OptState, Params
 from ..boxes import children_of, unboxed
 from ..engine import at_home
-from ..kinds import is_namedtuple, is_numeric as is_array
+from ..kinds import is_key, is_namedtuple, is_numeric
 from ..parts.combine import check_transformation
 from ..plan import node_of, states_inside
 from ..tree import paths
@@ -336,27 +336,22 @@ def _text(path: tuple) -> str:
 
 
 def _is_array(x: Any) -> bool:
-    return isinstance(x, jax.ShapeDtypeStruct) or is_array(x)
-
-
-def _is_key(x: Any) -> bool:
-    dtype = getattr(x, "dtype", None)
-    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    return isinstance(x, jax.ShapeDtypeStruct) or is_numeric(x)
 
 
 def _key_kind(x: Any) -> str:
     """The generator of a PRNG key, `threefry2x32`; empty for anything else."""
     kinds = []
-    if _is_key(x):
+    if is_key(x):
         jax.eval_shape(lambda key: kinds.append(str(jax.random.key_impl(key))), x)
     return "".join(kinds)
 
 
 def _plain(x: Any) -> Any:
     """The array of numbers that stands for a leaf, which may be abstract."""
-    if _is_key(x) and isinstance(x, jax.ShapeDtypeStruct):
+    if is_key(x) and isinstance(x, jax.ShapeDtypeStruct):
         return jax.eval_shape(jax.random.key_data, x)
-    if _is_key(x):
+    if is_key(x):
         return jax.random.key_data(x)
     return x if hasattr(x, "dtype") else jnp.asarray(x)
 
@@ -406,7 +401,7 @@ def _holds(dtype: Any, x: Any) -> bool:
 def _placed(x: Any, dtype: Any, leaf: Any, param: Any) -> jax.Array:
     """The entry as a leaf of the state, sharded as the parameter of its shape."""
     x = x.astype(dtype) if isinstance(x, jax.Array) else jnp.array(x, dtype)
-    if _is_key(leaf):
+    if is_key(leaf):
         return jax.random.wrap_key_data(x, impl=_key_kind(leaf))
     sharding = getattr(param, "sharding", None)
     if sharding is None or x.shape != param.shape:
